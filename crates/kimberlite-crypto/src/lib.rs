@@ -1,0 +1,1 @@
+//! Digests, Merkle tree, sealing, keys and signed notes of Kimberlite.

@@ -1,0 +1,1 @@
+//! All file access of Kimberlite: the disk trait and the operating system's disk.

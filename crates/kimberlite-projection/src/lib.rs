@@ -1,0 +1,1 @@
+//! Derived state of Kimberlite: the projection trait and the stream index.

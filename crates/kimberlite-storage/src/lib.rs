@@ -1,0 +1,1 @@
+//! The log of one tenant: frames, segments, commit, index, recovery.

@@ -1,0 +1,1 @@
+//! Test tools of Kimberlite: simulated disk, reference model, seeded workloads.

@@ -1,0 +1,1 @@
+//! Embedded, verifiable log database: append events, prove that nobody touched them.
