@@ -1,0 +1,74 @@
+//! Appends of events: the common case, without allocation and with one lookup.
+
+use kimberlite_types::limits::APPEND_EVENTS_MAX;
+use kimberlite_types::{StreamId, Timestamp};
+
+use crate::{Effect, ExpectedVersion, Limit, Rejection, Sealing, Slot, State, digest};
+
+const EVENTS_MAX: u64 = APPEND_EVENTS_MAX as u64;
+
+/// What is to be appended where.
+pub(super) struct Request {
+    pub(super) stream: StreamId,
+    pub(super) expected: ExpectedVersion,
+    pub(super) count: u32,
+    pub(super) seal: Option<Sealing>,
+}
+
+/// Appends `count` events to a stream that is as expected.
+pub(super) fn apply(
+    state: &mut State,
+    request: &Request,
+    time: Timestamp,
+) -> Result<Effect, Rejection> {
+    let &Request {
+        stream,
+        expected,
+        count,
+        seal,
+    } = request;
+    if state.log_id.is_none() {
+        return Err(Rejection::NoGenesis);
+    }
+    check_count(count)?;
+    // These two are decided here and reported below, because the lookup borrows the state to the
+    // end and the stream comes first in what is reported.
+    let room = super::room(state, count, time);
+    let sealed = super::check_seal(state, seal, count);
+    let stream_state = state
+        .streams
+        .get_mut(&stream)
+        .ok_or(Rejection::UnknownStream { stream })?;
+    let actual = stream_state.last_offset();
+    if !expected.allows(actual) {
+        return Err(Rejection::WrongVersion { expected, actual });
+    }
+    let room = room?;
+    sealed?;
+
+    let offset = stream_state.next_offset;
+    let before = digest::stream_entry(stream, *stream_state);
+    stream_state.next_offset = offset
+        .checked_add(u64::from(count))
+        .expect("a stream has no more events than its log has records");
+    let after = digest::stream_entry(stream, *stream_state);
+    state.streams_mix = state.streams_mix.wrapping_sub(before).wrapping_add(after);
+    super::take(state, room.after, time);
+    Ok(Effect::Append(Slot {
+        stream: Some(stream),
+        offset: Some(offset),
+        ..room.slot.sealed(seal)
+    }))
+}
+
+fn check_count(count: u32) -> Result<(), Rejection> {
+    match u64::from(count) {
+        0 => Err(Rejection::EmptyAppend),
+        wanted if wanted > EVENTS_MAX => Err(Rejection::LimitReached {
+            what: Limit::AppendEvents,
+            wanted,
+            maximum: EVENTS_MAX,
+        }),
+        _ => Ok(()),
+    }
+}

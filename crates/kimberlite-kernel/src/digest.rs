@@ -1,0 +1,96 @@
+//! The digest of a state: a fast comparison, kept up to date with each change.
+//!
+//! Each map is represented by the wrapping sum of the mixes of its entries. A sum does not depend
+//! on order, and an entry is replaced by subtracting its old mix and adding its new one, so that a
+//! change costs the same however large the map is. [`State::digest`](crate::State::digest) mixes
+//! the two sums with the single fields.
+//!
+//! The mix is that of `SplitMix64`, one round a word. It is a bijection for each word, so that two
+//! entries which differ in one word never mix alike. It has no key: the digest is for finding
+//! faults, not for facing an adversary, and is never stored in the log.
+
+use core::fmt;
+
+use kimberlite_types::{LogId, NameHash, Position, SessionId, StreamId};
+
+use crate::state::{State, StreamState};
+
+/// A 64-bit digest of a [`State`], for comparing two of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StateDigest(u64);
+
+impl StateDigest {
+    /// Returns the number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for StateDigest {
+    /// Sixteen lower-case hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+const SEED_NAME: u64 = 0x6e61_6d65;
+const SEED_STREAM: u64 = 0x7374_7265;
+const SEED_STATE: u64 = 0x7374_6174;
+
+/// Returns the part of one entry in the mix of all names.
+pub(crate) fn name_entry(name: &NameHash, stream: StreamId) -> u64 {
+    let mix = words(SEED_NAME, name.as_bytes());
+    round(mix, stream.position().get())
+}
+
+/// Returns the part of one entry in the mix of all streams.
+pub(crate) fn stream_entry(stream: StreamId, state: StreamState) -> u64 {
+    let mix = round(SEED_STREAM, stream.position().get());
+    round(mix, state.next_offset.get())
+}
+
+/// Returns the digest of a state whose two sums are up to date.
+pub(crate) fn state(state: &State) -> StateDigest {
+    // Written out, so that a new field cannot be forgotten.
+    let State {
+        log_id,
+        next_position,
+        last_time,
+        session,
+        last_checkpoint,
+        names: _,
+        streams: _,
+        names_mix,
+        streams_mix,
+    } = state;
+    let mut mix = match log_id {
+        Some(log_id) => round(words(SEED_STATE, LogId::as_bytes(log_id)), 1),
+        None => round(SEED_STATE, 0),
+    };
+    for word in [
+        next_position.get(),
+        last_time.as_nanoseconds(),
+        SessionId::to_stored(*session),
+        last_checkpoint.map_or(u64::MAX, Position::get),
+        *names_mix,
+        *streams_mix,
+    ] {
+        mix = round(mix, word);
+    }
+    StateDigest(mix)
+}
+
+fn words(seed: u64, bytes: &[u8; 32]) -> u64 {
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .fold(seed, |mix, word| round(mix, u64::from_le_bytes(*word)))
+}
+
+fn round(mix: u64, word: u64) -> u64 {
+    let mut z = (mix ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,157 @@
+//! Why a command was refused.
+
+use core::fmt;
+
+use kimberlite_types::{Offset, Position, SessionId, StreamId, Timestamp};
+
+use crate::ExpectedVersion;
+
+/// Why a command was refused. The state is as it was before.
+///
+/// A rejection is an answer, not a failure: the same command on the same state is always refused
+/// for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The stream does not hold what the caller took it to hold.
+    #[error(
+        "the stream should have {expected} but has {}; read what was added and decide again",
+        Last(*actual)
+    )]
+    WrongVersion {
+        /// What the caller expected.
+        expected: ExpectedVersion,
+        /// The offset of the stream's last event.
+        actual: Option<Offset>,
+    },
+    /// No stream has this id.
+    #[error("no stream {stream} exists in this log; create the stream first")]
+    UnknownStream {
+        /// The id.
+        stream: StreamId,
+    },
+    /// A stream of this name exists.
+    #[error("the stream already exists as stream {stream}; use that one")]
+    StreamExists {
+        /// The stream of that name.
+        stream: StreamId,
+    },
+    /// The records were sealed for a key session that does not seal any more.
+    #[error("key session {session} no longer seals; seal again with session {current}")]
+    SessionEnded {
+        /// The session that the records were sealed with.
+        session: SessionId,
+        /// The session that seals now.
+        current: SessionId,
+    },
+    /// The records are sealed, but no key session was ever opened.
+    #[error("no key session is open; open one and seal again with it")]
+    NoSession,
+    /// The time lies before that of the last record.
+    #[error(
+        "time {time} lies before that of the last record, {last}; use that time or a later one"
+    )]
+    TimeWentBack {
+        /// The time of the last record.
+        last: Timestamp,
+        /// The time of the command.
+        time: Timestamp,
+    },
+    /// The time lies too far ahead of the last record.
+    #[error(
+        "time {time} lies more than ten years after that of the last record, {last}; \
+         check the clock"
+    )]
+    TimeJump {
+        /// The time of the last record.
+        last: Timestamp,
+        /// The time of the command.
+        time: Timestamp,
+    },
+    /// A bound of the format would be passed.
+    #[error("{what}: {wanted} wanted, at most {maximum} allowed; {}", what.remedy())]
+    LimitReached {
+        /// Which bound.
+        what: Limit,
+        /// What the command would have needed.
+        wanted: u64,
+        /// What is allowed.
+        maximum: u64,
+    },
+    /// The command has no records.
+    #[error("there is nothing to append; pass at least one event")]
+    EmptyAppend,
+    /// The log has not begun.
+    #[error("the log has no genesis record; begin it with one")]
+    NoGenesis,
+    /// The log has begun already.
+    #[error("the log has a genesis record already; use another directory for another log")]
+    GenesisTwice,
+    /// The checkpoint covers less than the one before.
+    #[error(
+        "a checkpoint of {size} records lies behind the last one of {last}; make one of the \
+         whole log"
+    )]
+    CheckpointBehind {
+        /// Records that the checkpoint covers.
+        size: Position,
+        /// Records that the last one covers.
+        last: Position,
+    },
+    /// The checkpoint covers records that the log does not have.
+    #[error(
+        "a checkpoint of {size} records lies ahead of the log, which has {records}; make one of \
+         what is there"
+    )]
+    CheckpointAheadOfLog {
+        /// Records that the checkpoint covers.
+        size: Position,
+        /// Records that the log has.
+        records: Position,
+    },
+}
+
+/// A bound that a command can meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Records of one log.
+    LogRecords,
+    /// Streams of one tenant.
+    Streams,
+    /// Events of one append.
+    AppendEvents,
+    /// Sealings under one key session.
+    SessionSealings,
+}
+
+impl Limit {
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::LogRecords => "begin a new log",
+            Self::Streams => "use another tenant",
+            Self::AppendEvents => "split the append",
+            Self::SessionSealings => "open a new key session and seal again",
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LogRecords => "records of one log",
+            Self::Streams => "streams of one tenant",
+            Self::AppendEvents => "events of one append",
+            Self::SessionSealings => "sealings of one key session",
+        })
+    }
+}
+
+struct Last(Option<Offset>);
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(offset) => write!(f, "a last event at offset {offset}"),
+            None => f.write_str("no events"),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The state from the log.
+//!
+//! Each frame is turned into the command that it came from and applied again. What the kernel
+//! decides is then compared with what the log holds, so that a log written by a kernel that decided
+//! otherwise does not pass.
+
+use kimberlite_types::{LogId, NameHash, Offset, Position, RecordKind, SessionId, StreamId};
+
+use crate::{Command, ExpectedVersion, Rejection, Sealing, Slot, State, apply_committed};
+
+/// A frame of the log, as far as the kernel needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayedFrame {
+    /// What its records are.
+    pub kind: RecordKind,
+    /// Where it stands. The first counter of a frame without a session is not looked at.
+    pub slot: Slot,
+    /// The keyed hash of the name: for the creation of a stream.
+    pub name: Option<NameHash>,
+    /// How many records the checkpoint covers: for a checkpoint.
+    pub checkpoint_size: Option<Position>,
+    /// Which log this is: for genesis.
+    pub log_id: Option<LogId>,
+}
+
+/// Why a frame does not fit the state that the frames before it give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The frame lacks something that its kind needs.
+    #[error("the {kind} record at position {position} has no {field}; verify the log")]
+    Missing {
+        /// Where the frame begins.
+        position: Position,
+        /// What its records are.
+        kind: RecordKind,
+        /// What is missing.
+        field: &'static str,
+    },
+    /// The kernel would have refused the frame.
+    #[error("the {kind} record at position {position} could not have been written here")]
+    Rejected {
+        /// Where the frame begins.
+        position: Position,
+        /// What its records are.
+        kind: RecordKind,
+        /// Why it would have been refused.
+        #[source]
+        rejection: Rejection,
+    },
+    /// The kernel would have put something else into the frame.
+    #[error(
+        "the {kind} record at position {position} has another {field} than the records before it \
+         give: {logged} instead of {decided} (all ones: none); verify the log"
+    )]
+    Differs {
+        /// Where the frame begins.
+        position: Position,
+        /// What its records are.
+        kind: RecordKind,
+        /// Which field.
+        field: &'static str,
+        /// What the log holds, in its stored form.
+        logged: u64,
+        /// What the kernel decides, in its stored form.
+        decided: u64,
+    },
+}
+
+/// Applies a frame of the log to the state that all frames before it gave.
+///
+/// A frame without records (an idle watermark) changes nothing; it must stand at the next position.
+///
+/// # Errors
+///
+/// [`ReplayError`] names the position and the field that does not fit. The state is then of no
+/// further use.
+pub fn replay(state: &mut State, frame: &ReplayedFrame) -> Result<(), ReplayError> {
+    let position = state.next_position();
+    if frame.slot.position != position || frame.slot.count == 0 {
+        return compare(
+            frame,
+            &Slot {
+                position,
+                ..frame.slot
+            },
+        );
+    }
+    let command = command(frame)?;
+    let effect = apply_committed(state, command).map_err(|rejection| ReplayError::Rejected {
+        position,
+        kind: frame.kind,
+        rejection,
+    })?;
+    compare(frame, effect.slot())
+}
+
+fn command(frame: &ReplayedFrame) -> Result<Command, ReplayError> {
+    let Slot {
+        position,
+        count,
+        stream,
+        offset,
+        session,
+        first_counter,
+        time,
+    } = frame.slot;
+    let kind = frame.kind;
+    let missing = |field| ReplayError::Missing {
+        position,
+        kind,
+        field,
+    };
+    let seal = session.map(|session| Sealing {
+        session,
+        first_counter,
+    });
+    Ok(match kind {
+        RecordKind::Genesis => Command::Genesis {
+            log_id: frame.log_id.ok_or_else(|| missing("log id"))?,
+            time,
+        },
+        RecordKind::StreamCreated => Command::CreateStream {
+            name: frame.name.ok_or_else(|| missing("name hash"))?,
+            seal,
+            time,
+        },
+        RecordKind::KeySession => Command::OpenSession { time },
+        RecordKind::Event => Command::Append {
+            stream: stream.ok_or_else(|| missing("stream"))?,
+            // What the writer expected was checked when it wrote, and is not in the log.
+            expected: ExpectedVersion::Any,
+            count,
+            seal,
+            time,
+        },
+        RecordKind::Checkpoint => Command::Checkpoint {
+            size: frame
+                .checkpoint_size
+                .ok_or_else(|| missing("checkpoint size"))?,
+            time,
+        },
+        RecordKind::Recovery => Command::Recovery { time },
+        RecordKind::Shred
+        | RecordKind::ShredComplete
+        | RecordKind::Hold
+        | RecordKind::Release
+        | RecordKind::Purge
+        | RecordKind::KeyRotation
+        | RecordKind::Restore
+        | RecordKind::Unknown(_) => Command::Other {
+            count,
+            stream,
+            offset,
+            seal,
+            time,
+        },
+    })
+}
+
+fn compare(frame: &ReplayedFrame, decided: &Slot) -> Result<(), ReplayError> {
+    let fields = |slot: &Slot| {
+        [
+            ("position", slot.position.get()),
+            ("count", u64::from(slot.count)),
+            ("stream", StreamId::to_stored(slot.stream)),
+            ("offset", slot.offset.map_or(u64::MAX, Offset::get)),
+            ("session", SessionId::to_stored(slot.session)),
+            (
+                "first counter",
+                slot.session
+                    .map_or(u64::MAX, |_| u64::from(slot.first_counter)),
+            ),
+            ("time", slot.time.as_nanoseconds()),
+        ]
+    };
+    let logged = fields(&frame.slot);
+    for ((field, logged), (_, decided)) in logged.into_iter().zip(fields(decided)) {
+        if logged != decided {
+            return Err(ReplayError::Differs {
+                position: frame.slot.position,
+                kind: frame.kind,
+                field,
+                logged,
+                decided,
+            });
+        }
+    }
+    Ok(())
+}
