@@ -1,0 +1,269 @@
+//! The index against a model that keeps the position of every event.
+
+use std::collections::BTreeMap;
+
+use kimberlite_types::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a log is made of: a new stream, events of the nth stream, a record of another kind.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Create,
+    Append { nth: usize, count: u32 },
+    Pass { kind: RecordKind, count: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let other = prop_oneof![
+        Just(RecordKind::Checkpoint),
+        Just(RecordKind::KeySession),
+        Just(RecordKind::Restore),
+        Just(RecordKind::Unknown(200)),
+    ];
+    prop_oneof![
+        1 => Just(Step::Create),
+        6 => (0..4_usize, 1..5_u32).prop_map(|(nth, count)| Step::Append { nth, count }),
+        1 => (other, 0..3_u32).prop_map(|(kind, count)| Step::Pass { kind, count }),
+    ]
+}
+
+/// Every event of every stream by its position: the obvious model.
+type Model = BTreeMap<StreamId, Vec<Position>>;
+
+fn frame(kind: RecordKind, position: Position, count: u32) -> FrameSummary {
+    FrameSummary {
+        kind,
+        position,
+        count,
+        stream: None,
+        offset: None,
+        time: Timestamp::default(),
+    }
+}
+
+fn write(steps: &[Step]) -> (Vec<FrameSummary>, Model) {
+    let mut position = Position::new(1);
+    let mut frames = vec![frame(RecordKind::Genesis, Position::ZERO, 1)];
+    let mut model = Model::new();
+    for step in steps {
+        let frame = match *step {
+            Step::Create => {
+                model.insert(StreamId::new(position), Vec::new());
+                frame(RecordKind::StreamCreated, position, 1)
+            }
+            Step::Append { nth, count } => {
+                let nth = nth % model.len().max(1);
+                let Some((stream, events)) = model.iter_mut().nth(nth) else {
+                    continue;
+                };
+                let offset = events.len() as u64;
+                let first = position.get();
+                events.extend((first..first + u64::from(count)).map(Position::new));
+                FrameSummary {
+                    stream: Some(*stream),
+                    offset: Some(Offset::new(offset)),
+                    ..frame(RecordKind::Event, position, count)
+                }
+            }
+            Step::Pass { kind, count } => frame(kind, position, count),
+        };
+        position = Position::new(position.get() + u64::from(frame.count));
+        frames.push(frame);
+    }
+    (frames, model)
+}
+
+fn index_of(frames: &[FrameSummary], batch_frames: usize) -> StreamIndex {
+    let mut index = StreamIndex::new();
+    for frames in frames.chunks(batch_frames) {
+        let batch = Batch::new(index.applied(), frames).unwrap();
+        index.apply(&batch).unwrap();
+        check_invariants(&index);
+    }
+    index
+}
+
+fn check_invariants(index: &StreamIndex) {
+    assert!(index.streams.is_sorted_by(|a, b| a.id < b.id));
+    assert_eq!(index.streams.len(), index.slots.len());
+    for (slot, entry) in index.streams.iter().enumerate() {
+        assert_eq!(index.slots.get(&entry.id), Some(&slot));
+        assert_eq!(entry.starts.is_empty(), entry.len == 0);
+        assert!(entry.starts.first().is_none_or(|first| first.offset == 0));
+        assert!(
+            entry
+                .starts
+                .last()
+                .is_none_or(|last| last.offset < entry.len)
+        );
+        for pair in entry.starts.windows(2) {
+            assert!(pair[0].offset < pair[1].offset);
+            let after = pair[0].position + (pair[1].offset - pair[0].offset);
+            assert!(after < pair[1].position, "runs that touch are merged");
+        }
+    }
+}
+
+fn positions(runs: impl Iterator<Item = Run>) -> Vec<Position> {
+    runs.flat_map(|run| (0..run.count).map(move |i| Position::new(run.position.get() + i)))
+        .collect()
+}
+
+fn check_range(index: &StreamIndex, stream: StreamId, events: &[Position], range: (u64, u64)) {
+    let (first, end) = range;
+    let offsets = Offset::new(first)..Offset::new(end);
+    let runs: Vec<Run> = index.runs(stream, offsets.clone()).collect();
+    let bounds = |at: u64| usize::try_from(at).unwrap().min(events.len());
+    let expected = events.get(bounds(first)..bounds(end)).unwrap_or_default();
+    assert_eq!(positions(runs.iter().copied()), expected, "{range:?}");
+    assert!(runs.iter().all(|run| run.count > 0));
+    assert!(runs.first().is_none_or(|run| run.offset.get() == first));
+
+    let mut backward: Vec<Run> = index.runs(stream, offsets.clone()).rev().collect();
+    backward.reverse();
+    assert_eq!(backward, runs, "both directions give the same runs");
+
+    let mut both = index.runs(stream, offsets);
+    assert_eq!(both.len(), runs.len());
+    let mut met = Vec::new();
+    let mut tail = Vec::new();
+    while let Some(run) = both.next() {
+        met.push(run);
+        tail.extend(both.next_back());
+    }
+    met.extend(tail.into_iter().rev());
+    assert_eq!(met, runs, "both ends meet without loss");
+}
+
+proptest! {
+    #[test]
+    fn the_index_answers_as_the_model_however_the_log_is_cut(
+        steps in prop::collection::vec(step(), 0..60),
+        batch_frames in 1..9_usize,
+        range in (0..40_u64, 0..40_u64),
+    ) {
+        let (frames, model) = write(&steps);
+        let index = index_of(&frames, batch_frames);
+        let records: u64 = frames.iter().map(|frame| u64::from(frame.count)).sum();
+        prop_assert_eq!(index.applied().get(), records);
+        let expected: Vec<_> = model.iter().map(|(id, events)| (*id, events.len() as u64)).collect();
+        prop_assert_eq!(index.streams().collect::<Vec<_>>(), expected);
+        for (stream, events) in &model {
+            prop_assert_eq!(index.len(*stream), events.len() as u64);
+            for offset in 0..events.len() + 2 {
+                let found = index.position_of(*stream, Offset::new(offset as u64));
+                prop_assert_eq!(found, events.get(offset).copied());
+            }
+            prop_assert_eq!(&positions(index.runs(*stream, ..)), events);
+            check_range(&index, *stream, events, range);
+            check_range(&index, *stream, events, (range.0, u64::MAX));
+        }
+    }
+}
+
+#[test]
+fn events_next_to_each_other_are_one_run() {
+    let append = Step::Append { nth: 0, count: 3 };
+    let (frames, _) = write(&[Step::Create, append, append, append]);
+    let index = index_of(&frames, 2);
+    let stream = StreamId::new(Position::new(1));
+    let run = Run {
+        offset: Offset::ZERO,
+        position: Position::new(2),
+        count: 9,
+    };
+    assert_eq!(index.runs(stream, ..).collect::<Vec<_>>(), [run]);
+}
+
+#[test]
+fn idle_watermarks_are_passed_over_whatever_kind_they_name() {
+    let (mut frames, _) = write(&[Step::Create]);
+    frames.push(frame(RecordKind::Event, Position::new(2), 0));
+    frames.push(frame(RecordKind::StreamCreated, Position::new(2), 0));
+    let index = index_of(&frames, 1);
+    assert_eq!(index.applied(), Position::new(2));
+    assert_eq!(index.streams().len(), 1);
+}
+
+#[test]
+fn bounds_of_every_sort_are_understood() {
+    let append = Step::Append { nth: 0, count: 3 };
+    let pass = Step::Pass {
+        kind: RecordKind::Checkpoint,
+        count: 1,
+    };
+    let (frames, _) = write(&[Step::Create, append, pass, append]);
+    let index = index_of(&frames, 9);
+    let stream = StreamId::new(Position::new(1));
+    let at = Offset::new;
+    let check = |runs: Runs<'_>, expected: &[u64]| {
+        let found: Vec<u64> = positions(runs).into_iter().map(Position::get).collect();
+        assert_eq!(found, expected);
+    };
+    check(index.runs(stream, ..), &[2, 3, 4, 6, 7, 8]);
+    check(index.runs(stream, at(2)..=at(3)), &[4, 6]);
+    check(index.runs(stream, ..=at(u64::MAX)), &[2, 3, 4, 6, 7, 8]);
+    check(
+        index.runs(stream, (Bound::Excluded(at(2)), Bound::Unbounded)),
+        &[6, 7, 8],
+    );
+    check(
+        index.runs(stream, (Bound::Excluded(at(u64::MAX)), Bound::Unbounded)),
+        &[],
+    );
+    check(index.runs(stream, at(6)..), &[]);
+    check(index.runs(StreamId::new(Position::new(0)), ..), &[]);
+}
+
+#[test]
+fn a_gap_or_a_repetition_changes_nothing() {
+    let (frames, _) = write(&[Step::Create, Step::Append { nth: 0, count: 2 }]);
+    let mut index = index_of(&frames, 1);
+    let applied = index.applied();
+    for (at, gap) in [
+        (applied.get() + 1, true),
+        (applied.get() - 1, false),
+        (0, false),
+    ] {
+        let frames = [frame(RecordKind::StreamCreated, Position::new(at), 1)];
+        let batch = Batch::new(Position::new(at), &frames).unwrap();
+        let error = index.apply(&batch).unwrap_err();
+        match error {
+            ProjectionError::Gap { expected, .. } => assert!(gap && expected == applied),
+            ProjectionError::Repeated { expected, .. } => assert!(!gap && expected == applied),
+            other => panic!("{other}"),
+        }
+        assert_eq!(index.applied(), applied);
+        assert_eq!(index.streams().len(), 1);
+    }
+}
+
+#[test]
+fn events_that_do_not_fit_their_stream_stop_the_index_where_they_stand() {
+    let stream = StreamId::new(Position::new(1));
+    let events = |stream: Option<u64>, offset: Option<u64>| FrameSummary {
+        stream: stream.map(|id| StreamId::new(Position::new(id))),
+        offset: offset.map(Offset::new),
+        ..frame(RecordKind::Event, Position::new(2), 2)
+    };
+    let check = |events: FrameSummary, expected: &str| {
+        let (mut frames, _) = write(&[Step::Create]);
+        frames.push(events);
+        let batch = Batch::new(Position::ZERO, &frames).unwrap();
+        let mut index = StreamIndex::new();
+        let error = index.apply(&batch).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(index.applied(), Position::new(2));
+        assert_eq!(index.len(stream), 0);
+        check_invariants(&index);
+    };
+    check(
+        events(Some(1), Some(1)),
+        "offset 1 of stream 1, where 0 is next",
+    );
+    check(events(Some(0), Some(0)), "stream 0, which does not exist");
+    check(events(None, Some(0)), "name no stream and offset");
+    check(events(Some(1), None), "name no stream and offset");
+}
