@@ -1,1 +1,54 @@
-fn main() {}
+//! Chores of the workspace, run as `cargo xtask <chore>`.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool at a terminal: it reads the checkout and talks to a person"
+)]
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod tidy;
+
+/// Chores of the Kimberlite workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Checks the rules that the compiler does not know; `cargo test` does the same.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let root = workspace_root();
+    let outcome = match Arguments::parse().chore {
+        Chore::Tidy => tidy::run(&root),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a chore ends with; the error is a sentence for the person at the terminal.
+type Outcome = Result<(), Box<dyn Error>>;
+
+fn workspace_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("this package lies in a folder of the workspace")
+        .to_path_buf()
+}
