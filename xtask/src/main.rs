@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod clinic;
+mod fuzz;
 mod tidy;
 
 /// Chores of the Kimberlite workspace.
@@ -27,12 +29,18 @@ struct Arguments {
 enum Chore {
     /// Checks the rules that the compiler does not know; `cargo test` does the same.
     Tidy,
+    /// Writes the example data set, events of a clinic that never was, as JSON lines.
+    GenerateClinic(clinic::Options),
+    /// Runs the fuzz targets, each for a while (needs cargo-fuzz and a nightly toolchain).
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
     let root = workspace_root();
     let outcome = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(&root),
+        Chore::GenerateClinic(options) => clinic::run(&root, &options),
+        Chore::Fuzz(options) => fuzz::run(&root, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
