@@ -4,9 +4,8 @@ use std::error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
-
 use crate::Outcome;
+use crate::metadata::{members, packages};
 
 const TOOLCHAIN: &str = "nightly";
 
@@ -54,24 +53,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
 
 /// The targets are the binaries of the fuzz package.
 fn targets(root: &Path) -> Result<Vec<String>, Box<dyn Error>> {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--offline",
-            "--locked",
-            "--no-deps",
-            "--format-version=1",
-        ])
-        .arg("--manifest-path")
-        .arg(root.join("fuzz/Cargo.toml"))
-        .stderr(Stdio::inherit())
-        .output()?;
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    let targets = metadata["packages"][0]["targets"]
-        .as_array()
-        .ok_or("no fuzz package")?;
-    Ok(targets
+    let packages = packages(&root.join("fuzz/Cargo.toml"))?;
+    let targets = packages
         .iter()
+        .flat_map(|package| members(&package["targets"]));
+    Ok(targets
         .filter_map(|target| target["name"].as_str().map(str::to_owned))
         .collect())
 }

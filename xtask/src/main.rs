@@ -14,7 +14,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod clinic;
+mod examples;
 mod fuzz;
+mod metadata;
 mod tidy;
 
 /// Chores of the Kimberlite workspace.
@@ -31,6 +33,8 @@ enum Chore {
     Tidy,
     /// Writes the example data set, events of a clinic that never was, as JSON lines.
     GenerateClinic(clinic::Options),
+    /// Runs every example program.
+    Examples,
     /// Runs the fuzz targets, each for a while (needs cargo-fuzz and a nightly toolchain).
     Fuzz(fuzz::Options),
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(&root),
         Chore::GenerateClinic(options) => clinic::run(&root, &options),
+        Chore::Examples => examples::run(&root),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
     };
     match outcome {

@@ -84,14 +84,14 @@ fn project_history(line: &str) -> Option<String> {
         let word = pair[0].trim_start_matches('(').to_ascii_lowercase();
         PROJECT_WORDS.contains(&word.as_str()) && is_number(pair[1])
     });
-    let ticket = words.iter().find(|word| {
-        word.trim_start_matches('(')
-            .strip_prefix('#')
-            .is_some_and(is_number)
+    let ticket = words.iter().enumerate().find(|(index, word)| {
+        let number = word.trim_start_matches('(').strip_prefix('#');
+        // The name of a standard: PKCS #8.
+        number.is_some_and(is_number) && (*index == 0 || words[index - 1] != "PKCS")
     });
     let found = numbered
         .map(|pair| pair.join(" "))
-        .or(ticket.map(ToString::to_string))?;
+        .or(ticket.map(|(_, word)| (*word).to_owned()))?;
     Some(format!(
         "`{found}`: numbers of phases and tickets do not outlive them"
     ))

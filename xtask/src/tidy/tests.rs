@@ -173,6 +173,7 @@ fn a_comment_about_the_project_instead_of_the_code_is_found() {
     check_lib("const A: &str = \"// TODO\";", &[]);
     check_lib("// Since phase 2 this is sorted.", &[1]);
     check_lib("// See (#12).", &[1]);
+    check_lib("// A key in PKCS #8.", &[]);
     check_lib("/* one\n   issue 7 */", &[2]);
     check_lib(
         "// The phases of the moon, 2 of them, and SHA-256; see RFC 6962.",

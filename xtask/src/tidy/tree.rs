@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
+
+use crate::metadata::{self, members};
 
 /// Folders that hold no source: build output, fuzz corpora, databases of examples.
 const FOLDERS_SKIPPED: [&str; 6] = [
@@ -139,26 +140,12 @@ fn has_extension(path: &str, extension: &str) -> bool {
 
 /// The packages of one workspace, as cargo understands their manifests.
 fn packages(root: &Path, manifest: &str) -> Result<Vec<Package>, Box<dyn Error>> {
-    let output = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--offline",
-            "--locked",
-            "--no-deps",
-            "--format-version=1",
-        ])
-        .arg("--manifest-path")
-        .arg(root.join(manifest))
-        .output()?;
-    if !output.status.success() {
-        let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("cargo metadata of {manifest}: {reason}").into());
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata::packages(&root.join(manifest))?;
     let root = root
         .to_str()
         .ok_or("the path of the checkout is not UTF-8")?;
-    members(&metadata["packages"])
+    packages
+        .iter()
         .map(|package| read_package(package, root).ok_or_else(|| "unknown metadata".into()))
         .collect()
 }
@@ -184,8 +171,4 @@ fn read_package(package: &Value, root: &str) -> Option<Package> {
             .map(edge)
             .collect::<Option<_>>()?,
     })
-}
-
-fn members(array: &Value) -> impl Iterator<Item = &Value> {
-    array.as_array().into_iter().flatten()
 }
