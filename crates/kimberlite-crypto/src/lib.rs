@@ -1,1 +1,60 @@
 //! Digests, Merkle tree, sealing, keys and signed notes of Kimberlite.
+//!
+//! Everything that turns bytes into evidence or into secrets, as pure functions: no file, no clock,
+//! no source of randomness; whoever calls passes random bytes in.
+//!
+//! * [`payload_digest`], [`log_id`]: SHA-256, for all that a third party checks.
+//! * [`leaf_hash`], [`node_hash`], [`Frontier`]: the Merkle tree of RFC 6962 over record headers.
+//! * [`chain_seed`], [`chain_next`]: the hash chain over the same leaves.
+//! * [`internal_hash`], [`internal_hash_many`], [`InternalHasher`]: BLAKE3, for files that only
+//!   Kimberlite reads.
+//! * [`EnvelopeParts`], [`Envelope`]: type, metadata and data of an event in one payload.
+//! * [`SessionCipher`]: AES-256-GCM under the key of one writer session, with a commitment to the
+//!   plaintext.
+//! * [`RootKey`], [`KeyEncryptionKey`], [`Keyring`]: where data keys rest.
+//! * [`Signer`], [`VerifierKey`], [`CheckpointBody`], [`SignedCheckpoint`]: signed statements about
+//!   history, as C2SP tlog-checkpoints.
+//!
+//! # Features
+//!
+//! `aws-lc-rs` (default) seals with aws-lc; without it the portable `aes-gcm` is used. The bytes are
+//! the same.
+
+#![forbid(unsafe_code)]
+
+mod aead;
+mod chain;
+mod digest;
+mod envelope;
+mod expand;
+mod fields;
+mod key;
+mod key_wrap;
+mod keyring;
+mod merkle;
+mod note;
+mod root_key;
+mod session;
+mod sha256;
+mod signer;
+
+pub use aead::Backend;
+pub use chain::{chain_next, chain_seed};
+pub use digest::{
+    InternalHash, InternalHasher, internal_hash, internal_hash_many, log_id, name_hash,
+    payload_digest,
+};
+pub use envelope::{Envelope, EnvelopeError, EnvelopeParts, EventTypeText};
+pub use key::{DataKey, KeyId, KeyVersion, NameKey};
+pub use key_wrap::{
+    KeyEncryptionKey, KeyProvider, KeyProviderError, UnwrapError, WRAPPED_KEY_BYTES,
+};
+pub use keyring::{KEYRING_ENTRIES_MAX, Keyring, KeyringEntry, KeyringError, Slot};
+pub use merkle::{Frontier, FrontierError, leaf_hash, node_hash};
+pub use note::{CheckpointBody, NOTE_BYTES_MAX, NoteError, SignedCheckpoint};
+pub use root_key::{RootKey, RootKeyError};
+pub use session::{
+    COMMITMENT_BYTES, Commit, KeyCommitment, OpenError, Place, SESSION_PARAMS_BYTES, SessionCipher,
+    SessionError, SessionParams, Suite, TAG_BYTES, commitment_bytes, seal_overhead,
+};
+pub use signer::{KEY_NAME_BYTES_MAX, Signer, SignerError, VerifierKey, VerifierKeyError};

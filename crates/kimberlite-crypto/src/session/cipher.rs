@@ -1,0 +1,255 @@
+//! Sealing and opening under the secrets of one session.
+
+use std::fmt;
+
+use kimberlite_types::{LogId, RecordFlags, SessionId, StreamId};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::{
+    COMMITMENT_BYTES, Commit, KeyCommitment, OpenError, Place, SessionError, SessionParams, Suite,
+    TAG_BYTES, commitment_bytes, seal_overhead,
+};
+use crate::aead::{Aead, Backend, NONCE_BYTES};
+use crate::expand::expand;
+use crate::sha256::PreparedHmac;
+use crate::{DataKey, KeyId, KeyVersion};
+
+/// The first byte of what a commitment hashes.
+const COMMITMENT: u8 = 0x03;
+
+const ASSOCIATED_FIXED_BYTES: usize = 32 + 8 + 8 + 4;
+
+/// The secrets of a session, ready for use from any number of threads.
+pub struct SessionCipher {
+    aead: Aead,
+    base_nonce: Zeroizing<[u8; NONCE_BYTES]>,
+    blind: PreparedHmac,
+}
+
+impl SessionCipher {
+    /// Opens a new session; `salt` is freshly drawn at random for it.
+    pub fn open_new(
+        data_key: &DataKey,
+        log_id: &LogId,
+        key_id: KeyId,
+        key_version: KeyVersion,
+        salt: [u8; 32],
+    ) -> (Self, SessionParams) {
+        let mut params = SessionParams {
+            suite: Suite::Aes256GcmSha256,
+            key_id,
+            key_version,
+            salt,
+            key_commitment: KeyCommitment::new([0; 32]),
+        };
+        let (cipher, commitment) = derive(data_key, log_id, &params, Backend::default());
+        params.key_commitment = commitment;
+        (cipher, params)
+    }
+
+    /// Comes back to a session of which the parameters are in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::WrongKey`] when the data key is not the one of the session.
+    pub fn from_params(
+        data_key: &DataKey,
+        log_id: &LogId,
+        params: &SessionParams,
+    ) -> Result<Self, SessionError> {
+        Self::with_backend(data_key, log_id, params, Backend::default())
+    }
+
+    /// Does what [`from_params`](Self::from_params) does with a chosen library, to compare them.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::WrongKey`] when the data key is not the one of the session.
+    pub fn with_backend(
+        data_key: &DataKey,
+        log_id: &LogId,
+        params: &SessionParams,
+        backend: Backend,
+    ) -> Result<Self, SessionError> {
+        let (cipher, commitment) = derive(data_key, log_id, params, backend);
+        let same = commitment
+            .as_bytes()
+            .ct_eq(params.key_commitment.as_bytes());
+        if bool::from(same) {
+            Ok(cipher)
+        } else {
+            Err(SessionError::WrongKey)
+        }
+    }
+
+    /// Seals in place what stands in `buffer` from `start` on, and appends the tag.
+    ///
+    /// With [`Commit::Included`] the first 32 bytes are room for the commitment and the plaintext
+    /// stands after them; with [`Commit::Omitted`] the plaintext stands at `start`. Nothing is
+    /// allocated when the buffer has room for 16 bytes more. The counter of `place` must not have
+    /// been used in this session before.
+    ///
+    /// # Panics
+    ///
+    /// When the buffer ends before `start` or before the room for the commitment does.
+    pub fn seal_in_place(&self, place: &Place, commit: Commit, buffer: &mut Vec<u8>, start: usize) {
+        let (commitment, plaintext) = buffer
+            .get_mut(start..)
+            .and_then(|payload| payload.split_at_mut_checked(commitment_bytes(commit)))
+            .expect("the buffer has room for the commitment at its start");
+        if commit == Commit::Included {
+            commitment.copy_from_slice(&self.commitment(place.counter, plaintext));
+        }
+        let associated = Associated::new(place, commitment);
+        let tag = self
+            .aead
+            .seal(self.nonce(place.counter), associated.as_bytes(), plaintext);
+        buffer.extend_from_slice(&tag);
+    }
+
+    /// Opens a sealed payload and checks the commitment that it carries.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] when the payload is not what was sealed for this place.
+    pub fn open(
+        &self,
+        place: &Place,
+        flags: RecordFlags,
+        stored: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
+        if !flags.is_encrypted() {
+            return Err(OpenError::NotSealed);
+        }
+        let commit = if flags.is_committed() {
+            Commit::Included
+        } else {
+            Commit::Omitted
+        };
+        let too_short = OpenError::TooShort {
+            bytes_min: seal_overhead(commit),
+            actual: stored.len(),
+        };
+        let (commitment, sealed) = stored
+            .split_at_checked(commitment_bytes(commit))
+            .ok_or(too_short)?;
+        let (ciphertext, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(too_short)?;
+
+        let associated = Associated::new(place, commitment);
+        let mut plaintext = ciphertext.to_vec();
+        self.aead
+            .open(
+                self.nonce(place.counter),
+                associated.as_bytes(),
+                &mut plaintext,
+                tag,
+            )
+            .map_err(|_| OpenError::NotAuthentic)?;
+        if commit == Commit::Included && commitment != self.commitment(place.counter, &plaintext) {
+            return Err(OpenError::Commitment);
+        }
+        Ok(plaintext)
+    }
+
+    /// Returns the library that seals and opens.
+    pub const fn backend(&self) -> Backend {
+        self.aead.backend()
+    }
+
+    #[inline]
+    fn nonce(&self, counter: u32) -> [u8; NONCE_BYTES] {
+        let mut nonce = *self.base_nonce;
+        let last = nonce
+            .last_chunk_mut::<4>()
+            .expect("a nonce has twelve bytes");
+        for (byte, counter) in last.iter_mut().zip(counter.to_le_bytes()) {
+            *byte ^= counter;
+        }
+        nonce
+    }
+
+    #[inline]
+    fn commitment(&self, counter: u32, plaintext: &[u8]) -> [u8; COMMITMENT_BYTES] {
+        let blind = self.blind.authenticate(&counter.to_le_bytes());
+        Sha256::new()
+            .chain_update([COMMITMENT])
+            .chain_update(blind)
+            .chain_update(plaintext)
+            .finalize()
+            .into()
+    }
+}
+
+impl fmt::Debug for SessionCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCipher")
+            .field("backend", &self.backend())
+            .finish_non_exhaustive()
+    }
+}
+
+fn derive(
+    data_key: &DataKey,
+    log_id: &LogId,
+    params: &SessionParams,
+    backend: Backend,
+) -> (SessionCipher, KeyCommitment) {
+    let secret = expand::<32>(
+        data_key.as_bytes(),
+        &[
+            b"kimberlite/v1/session",
+            &params.suite.to_u16().to_le_bytes(),
+            log_id.as_bytes(),
+            params.key_id.as_bytes(),
+            &params.key_version.get().to_le_bytes(),
+            &params.salt,
+        ],
+    );
+    let key = expand::<32>(&secret, &[b"kimberlite/v1/session/key"]);
+    let blind = expand::<32>(&secret, &[b"kimberlite/v1/session/blind"]);
+    let cipher = SessionCipher {
+        aead: Aead::new(backend, &key),
+        base_nonce: expand(&secret, &[b"kimberlite/v1/session/nonce"]),
+        blind: PreparedHmac::new(&blind),
+    };
+    let commitment = expand(&secret, &[b"kimberlite/v1/session/commitment"]);
+    (cipher, KeyCommitment::new(*commitment))
+}
+
+/// What the tag covers beside the ciphertext.
+struct Associated {
+    bytes: [u8; ASSOCIATED_FIXED_BYTES + COMMITMENT_BYTES],
+    used: usize,
+}
+
+impl Associated {
+    #[inline]
+    fn new(place: &Place, commitment: &[u8]) -> Self {
+        let mut associated = Self {
+            bytes: [0; ASSOCIATED_FIXED_BYTES + COMMITMENT_BYTES],
+            used: 0,
+        };
+        associated.put(place.log_id.as_bytes());
+        associated.put(&StreamId::to_stored(place.stream).to_le_bytes());
+        associated.put(&SessionId::to_stored(Some(place.session)).to_le_bytes());
+        associated.put(&place.counter.to_le_bytes());
+        associated.put(commitment);
+        associated
+    }
+
+    #[inline]
+    fn put(&mut self, field: &[u8]) {
+        let end = self.used + field.len();
+        self.bytes
+            .get_mut(self.used..end)
+            .expect("the fields fill the associated data at most")
+            .copy_from_slice(field);
+        self.used = end;
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.used).expect("what was put is within")
+    }
+}

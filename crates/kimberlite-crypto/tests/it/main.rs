@@ -1,0 +1,1 @@
+//! The public interface as the other crates use it.
