@@ -1,0 +1,264 @@
+//! The obvious model: it keeps every record, and looks everything up by walking over them.
+
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use kimberlite_types::limits::{APPEND_EVENTS_MAX, SESSION_SEALINGS_MAX, TIME_JUMP_NS_MAX};
+use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+
+use crate::{
+    COUNTER_NONE, Command, Effect, ExpectedVersion, Limit, Rejection, Sealing, Slot, State,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Record {
+    Genesis(LogId),
+    Stream(NameHash),
+    Session,
+    Event(StreamId),
+    Checkpoint(Position),
+    Other,
+}
+
+/// All records, each with its time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Model {
+    records: Vec<(Record, Timestamp)>,
+}
+
+impl Model {
+    pub(super) fn apply(&mut self, command: &Command) -> Result<Effect, Rejection> {
+        let (record, count, seal, time) = parts(command);
+        if let Command::Genesis { .. } = command {
+            if !self.records.is_empty() {
+                return Err(Rejection::GenesisTwice);
+            }
+        } else if self.records.is_empty() {
+            return Err(Rejection::NoGenesis);
+        } else {
+            self.check(command, count)?;
+            self.check_time(time)?;
+            if !matches!(command, Command::Other { .. }) {
+                self.check_seal(seal, count)?;
+            }
+        }
+        let mut slot = Slot {
+            position: Position::new(self.records.len() as u64),
+            count,
+            stream: None,
+            offset: None,
+            session: seal.map(|seal| seal.session),
+            first_counter: seal.map_or(COUNTER_NONE, |seal| seal.first_counter),
+            time,
+        };
+        if let Record::Event(stream) = record {
+            slot.stream = Some(stream);
+            slot.offset = Some(Offset::new(self.events(stream)));
+        }
+        if let Command::Other { stream, offset, .. } = command {
+            slot.stream = *stream;
+            slot.offset = *offset;
+        }
+        self.records.extend((0..count).map(|_| (record, time)));
+        Ok(match record {
+            Record::Event(_) => Effect::Append(slot),
+            Record::Stream(_) => Effect::StreamCreated {
+                stream: StreamId::new(slot.position),
+                slot,
+            },
+            Record::Session => Effect::SessionOpened {
+                session: SessionId::new(slot.position),
+                slot,
+            },
+            _ => Effect::Recorded(slot),
+        })
+    }
+
+    fn check(&self, command: &Command, count: u32) -> Result<(), Rejection> {
+        match *command {
+            Command::CreateStream { name, .. } => match self.stream_of(&name) {
+                Some(stream) => Err(Rejection::StreamExists { stream }),
+                None => Ok(()),
+            },
+            Command::Append {
+                stream, expected, ..
+            } => self.check_append(stream, expected, count),
+            Command::Checkpoint { size, .. } => self.check_checkpoint(size),
+            Command::Other { count: 0, .. } => Err(Rejection::EmptyAppend),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_append(
+        &self,
+        stream: StreamId,
+        expected: ExpectedVersion,
+        count: u32,
+    ) -> Result<(), Rejection> {
+        if count == 0 {
+            return Err(Rejection::EmptyAppend);
+        }
+        if count as usize > APPEND_EVENTS_MAX {
+            return Err(Rejection::LimitReached {
+                what: Limit::AppendEvents,
+                wanted: count.into(),
+                maximum: APPEND_EVENTS_MAX as u64,
+            });
+        }
+        let exists = self.streams().any(|(id, _)| id == stream);
+        if !exists {
+            return Err(Rejection::UnknownStream { stream });
+        }
+        let events = self.events(stream);
+        let good = match expected {
+            ExpectedVersion::Any => true,
+            ExpectedVersion::NoStream => events == 0,
+            ExpectedVersion::Exact(offset) => events > 0 && offset.get() == events - 1,
+        };
+        if good {
+            return Ok(());
+        }
+        let actual = (events > 0).then(|| Offset::new(events - 1));
+        Err(Rejection::WrongVersion { expected, actual })
+    }
+
+    fn check_checkpoint(&self, size: Position) -> Result<(), Rejection> {
+        let records = Position::new(self.records.len() as u64);
+        if size > records {
+            return Err(Rejection::CheckpointAheadOfLog { size, records });
+        }
+        match self.checkpoint() {
+            Some(last) if size < last => Err(Rejection::CheckpointBehind { size, last }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_time(&self, time: Timestamp) -> Result<(), Rejection> {
+        let last = self.last_time();
+        if time < last {
+            Err(Rejection::TimeWentBack { last, time })
+        } else if time.as_nanoseconds() - last.as_nanoseconds() > TIME_JUMP_NS_MAX {
+            Err(Rejection::TimeJump { last, time })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_seal(&self, seal: Option<Sealing>, count: u32) -> Result<(), Rejection> {
+        let Some(seal) = seal else { return Ok(()) };
+        let current = self.session().ok_or(Rejection::NoSession)?;
+        let session = seal.session;
+        if session != current {
+            return Err(Rejection::SessionEnded { session, current });
+        }
+        let wanted = u64::from(seal.first_counter) + u64::from(count);
+        if wanted > SESSION_SEALINGS_MAX {
+            return Err(Rejection::LimitReached {
+                what: Limit::SessionSealings,
+                wanted,
+                maximum: SESSION_SEALINGS_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    fn numbered(&self) -> impl DoubleEndedIterator<Item = (Position, Record)> {
+        (self.records.iter().enumerate()).map(|(i, (record, _))| (Position::new(i as u64), *record))
+    }
+
+    fn streams(&self) -> impl Iterator<Item = (StreamId, NameHash)> {
+        self.numbered()
+            .filter_map(|(position, record)| match record {
+                Record::Stream(name) => Some((StreamId::new(position), name)),
+                _ => None,
+            })
+    }
+
+    fn stream_of(&self, name: &NameHash) -> Option<StreamId> {
+        let mut streams = self.streams();
+        streams.find(|(_, other)| other == name).map(|(id, _)| id)
+    }
+
+    fn events(&self, stream: StreamId) -> u64 {
+        let is_event = |(record, _): &&(Record, Timestamp)| *record == Record::Event(stream);
+        self.records.iter().filter(is_event).count() as u64
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        let mut newest_first = self.numbered().rev();
+        newest_first
+            .find(|(_, record)| *record == Record::Session)
+            .map(|(position, _)| SessionId::new(position))
+    }
+
+    fn checkpoint(&self) -> Option<Position> {
+        self.records
+            .iter()
+            .rev()
+            .find_map(|(record, _)| match record {
+                Record::Checkpoint(size) => Some(*size),
+                _ => None,
+            })
+    }
+
+    fn last_time(&self) -> Timestamp {
+        self.records
+            .last()
+            .map_or(Timestamp::default(), |(_, time)| *time)
+    }
+
+    /// Everything that the state should hold, as one comparable text.
+    pub(super) fn contents(&self) -> String {
+        let streams: Vec<_> = self
+            .streams()
+            .map(|(id, name)| (id, name, self.events(id)))
+            .collect();
+        let log_id = self.records.first().map(|(record, _)| match record {
+            Record::Genesis(log_id) => *log_id,
+            other => panic!("a log begins with genesis, not {other:?}"),
+        });
+        let single = (
+            self.records.len() as u64,
+            self.last_time(),
+            self.session(),
+            self.checkpoint(),
+        );
+        format!("{log_id:?} {single:?} {streams:?}")
+    }
+}
+
+/// What a state holds, as [`Model::contents`] says it.
+pub(super) fn contents(state: &State) -> String {
+    let mut streams: Vec<_> = (state.names.iter())
+        .map(|(name, id)| (*id, *name, state.stream(*id).unwrap().next_offset().get()))
+        .collect();
+    streams.sort_unstable();
+    let single = (
+        state.next_position().get(),
+        state.last_time(),
+        state.session(),
+        state.last_checkpoint(),
+    );
+    format!("{:?} {single:?} {streams:?}", state.log_id().copied())
+}
+
+fn parts(command: &Command) -> (Record, u32, Option<Sealing>, Timestamp) {
+    match *command {
+        Command::Genesis { log_id, time } => (Record::Genesis(log_id), 1, None, time),
+        Command::CreateStream { name, seal, time } => (Record::Stream(name), 1, seal, time),
+        Command::OpenSession { time } => (Record::Session, 1, None, time),
+        Command::Append {
+            stream,
+            count,
+            seal,
+            time,
+            ..
+        } => (Record::Event(stream), count, seal, time),
+        Command::Checkpoint { size, time } => (Record::Checkpoint(size), 1, None, time),
+        Command::Recovery { time } => (Record::Other, 1, None, time),
+        Command::Other {
+            count, seal, time, ..
+        } => (Record::Other, count, seal, time),
+    }
+}

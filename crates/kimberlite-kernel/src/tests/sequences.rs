@@ -1,0 +1,114 @@
+//! Random commands against the model; the log that they leave, replayed whole and in pieces, gives
+//! the same state.
+
+use kimberlite_types::limits::TIME_JUMP_NS_MAX;
+use kimberlite_types::{Offset, SessionId};
+use proptest::prelude::*;
+
+use super::model::{Model, contents};
+use super::replay::{frame_of, split};
+use super::*;
+
+/// Stands for the newest session: genesis is there, so no session ever is.
+const NEWEST: Position = Position::ZERO;
+
+fn position() -> impl Strategy<Value = Position> {
+    prop_oneof![4 => Just(1), 8 => 0..16_u64, 1 => any::<u64>()].prop_map(Position::new)
+}
+
+fn seal() -> impl Strategy<Value = Option<Sealing>> {
+    let counter = prop_oneof![4 => 0..100_u32, 1 => u32::MAX - 3..=u32::MAX];
+    let session = prop_oneof![3 => Just(NEWEST), 1 => position()];
+    let sealing = (session, counter).prop_map(|(session, first_counter)| Sealing {
+        session: SessionId::new(session),
+        first_counter,
+    });
+    prop::option::weighted(0.4, sealing)
+}
+
+fn expected() -> impl Strategy<Value = ExpectedVersion> {
+    prop_oneof![
+        4 => Just(ExpectedVersion::Any),
+        1 => Just(ExpectedVersion::NoStream),
+        2 => (0..6_u64).prop_map(|offset| ExpectedVersion::Exact(Offset::new(offset))),
+        1 => any::<u64>().prop_map(|offset| ExpectedVersion::Exact(Offset::new(offset))),
+    ]
+}
+
+fn count() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 0..5_u32, 1 => 65_535..65_538_u32, 1 => any::<u32>()]
+}
+
+/// Times that mostly stand still or go on, and at times go back or jump.
+fn time() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        12 => Just(5_u64),
+        2 => 0..12_u64,
+        1 => Just(TIME_JUMP_NS_MAX + 6),
+        1 => any::<u64>(),
+    ]
+    .prop_map(Timestamp::from_nanoseconds)
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        1 => time().prop_map(|time| Command::Genesis { log_id: LOG_ID, time }),
+        4 => (0..5_u8, seal(), time())
+            .prop_map(|(number, seal, time)| Command::CreateStream { name: name(number), seal, time }),
+        2 => time().prop_map(|time| Command::OpenSession { time }),
+        16 => (position(), expected(), count(), seal(), time()).prop_map(
+            |(stream, expected, count, seal, time)| Command::Append {
+                stream: StreamId::new(stream), expected, count, seal, time,
+            }
+        ),
+        2 => (position(), time()).prop_map(|(size, time)| Command::Checkpoint { size, time }),
+        1 => time().prop_map(|time| Command::Recovery { time }),
+        1 => (0..4_u32, prop::option::of(position()), seal(), time()).prop_map(
+            |(count, stream, seal, time)| Command::Other {
+                count, stream: stream.map(StreamId::new), offset: None, seal, time,
+            }
+        ),
+    ]
+}
+
+/// Puts the newest session where the command names it.
+fn resolve(state: &State, mut command: Command) -> Command {
+    if let Command::CreateStream { seal, .. } | Command::Append { seal, .. } = &mut command
+        && let Some(seal) = seal
+        && seal.session.position() == NEWEST
+    {
+        seal.session = state.session().unwrap_or(seal.session);
+    }
+    command
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn the_kernel_decides_as_the_model_and_replay_gives_the_same_state(
+        commands in prop::collection::vec(command(), 0..40),
+        frame_records in 1..5_u32,
+    ) {
+        let genesis = Command::Genesis { log_id: LOG_ID, time: at(0) };
+        let mut state = State::new();
+        let mut model = Model::default();
+        let mut replayed = State::new();
+        for command in [genesis, create(0, None)].into_iter().chain(commands) {
+            let command = resolve(&state, command);
+            let effect = apply(&mut state, command);
+            prop_assert_eq!(&effect, &model.apply(&command));
+            prop_assert_eq!(contents(&state), model.contents());
+            if let Ok(effect) = effect {
+                let frame = frame_of(&command, &effect);
+                // Large appends are cut less finely, to keep the test short.
+                for frame in split(&frame, frame_records.max(frame.slot.count / 8)) {
+                    crate::replay(&mut replayed, &frame).unwrap();
+                    crate::check_invariants(&replayed).unwrap();
+                }
+            }
+            prop_assert_eq!(state.digest(), replayed.digest());
+            prop_assert_eq!(contents(&state), contents(&replayed));
+        }
+    }
+}
