@@ -1,0 +1,280 @@
+//! The state of a simulated disk: its tree, the counters and the faults that are planned.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use kimberlite_disk::DiskError;
+
+use super::node::{Change, FILE_BYTES_MAX};
+use super::tree::NodeId;
+use super::{Tree, WriteObserver};
+use crate::Rng;
+
+/// The error number of a failed device.
+const EIO: i32 = 5;
+
+/// What kind of operation asks to go ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Write,
+    Sync,
+    Names,
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Succeeds,
+    Fails,
+    /// The disk dies in the middle of it.
+    Crashes,
+}
+
+/// A write in which the disk died.
+#[derive(Clone, Debug)]
+pub(super) struct CutWrite {
+    pub(super) node: NodeId,
+    pub(super) offset: usize,
+    pub(super) bytes: Vec<u8>,
+}
+
+pub(super) struct Core {
+    pub(super) seed: u64,
+    pub(super) rng: Rng,
+    pub(super) tree: Tree,
+    pub(super) locked: BTreeSet<NodeId>,
+    pub(super) ops: u64,
+    pub(super) syncs: u64,
+    pub(super) dead: bool,
+    pub(super) cut_write: Option<CutWrite>,
+    pub(super) crash_at: Option<u64>,
+    pub(super) fail_sync_at: Option<u64>,
+    pub(super) fail_write_at: Option<u64>,
+    pub(super) space_bytes: Option<u64>,
+    pub(super) observer: Option<WriteObserver>,
+}
+
+impl Core {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            rng: Rng::new(seed),
+            tree: Tree::new(),
+            locked: BTreeSet::new(),
+            ops: 0,
+            syncs: 0,
+            dead: false,
+            cut_write: None,
+            crash_at: None,
+            fail_sync_at: None,
+            fail_write_at: None,
+            space_bytes: None,
+            observer: None,
+        }
+    }
+
+    pub(super) fn alive(&self, path: &Path, operation: &'static str) -> Result<(), DiskError> {
+        if self.dead {
+            Err(crashed(path, operation))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Creates, renames or removes. A change in which the disk dies has been made, unsynced.
+    pub(super) fn change_tree<T>(
+        &mut self,
+        path: &Path,
+        operation: &'static str,
+        change: impl FnOnce(&mut Tree) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        self.alive(path, operation)?;
+        let turn = self.begin(Operation::Names);
+        let changed = change(&mut self.tree);
+        if turn == Turn::Crashes {
+            Err(crashed(path, operation))
+        } else {
+            changed
+        }
+    }
+
+    pub(super) fn write(
+        &mut self,
+        node: NodeId,
+        path: &Path,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) -> Result<(), DiskError> {
+        self.alive(path, "write")?;
+        let start = usize::try_from(offset).unwrap_or(FILE_BYTES_MAX);
+        let room = FILE_BYTES_MAX
+            .checked_sub(start)
+            .filter(|&room| bytes.len() <= room);
+        if room.is_none() {
+            return Err(DiskError::from_io(
+                path,
+                "write",
+                io::ErrorKind::FileTooLarge.into(),
+            ));
+        }
+        if let Some(observer) = &self.observer {
+            observer(path, offset, &bytes);
+        }
+        match self.begin(Operation::Write) {
+            Turn::Succeeds => {}
+            Turn::Fails => {
+                let part = self.rng.index(bytes.len() + 1);
+                self.write_part(node, start, &bytes[..part]);
+                return Err(failed(path, "write"));
+            }
+            Turn::Crashes => {
+                self.cut_write = Some(CutWrite {
+                    node,
+                    offset: start,
+                    bytes,
+                });
+                return Err(crashed(path, "write"));
+            }
+        }
+        let end_max = self.length(node).saturating_add(self.free_bytes());
+        let part = end_max.saturating_sub(start).min(bytes.len());
+        self.write_part(node, start, &bytes[..part]);
+        if part == bytes.len() {
+            Ok(())
+        } else {
+            Err(DiskError::Full {
+                path: path.to_path_buf(),
+            })
+        }
+    }
+
+    pub(super) fn set_bytes(
+        &mut self,
+        node: NodeId,
+        path: &Path,
+        bytes: u64,
+    ) -> Result<(), DiskError> {
+        let operation = "set the length of";
+        self.alive(path, operation)?;
+        let length = usize::try_from(bytes)
+            .ok()
+            .filter(|&length| length <= FILE_BYTES_MAX)
+            .ok_or_else(|| {
+                DiskError::from_io(path, operation, io::ErrorKind::FileTooLarge.into())
+            })?;
+        let turn = self.begin(Operation::Write);
+        if turn == Turn::Fails {
+            return Err(failed(path, operation));
+        }
+        if length > self.length(node).saturating_add(self.free_bytes()) {
+            return Err(DiskError::Full {
+                path: path.to_path_buf(),
+            });
+        }
+        self.change_file(node, Change::Length(length));
+        if turn == Turn::Crashes {
+            Err(crashed(path, operation))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn sync_file(&mut self, node: NodeId, path: &Path) -> Result<(), DiskError> {
+        self.alive(path, "sync")?;
+        let turn = self.begin(Operation::Sync);
+        let file = self.tree.file_mut(node).expect("an open file has a node");
+        match turn {
+            Turn::Succeeds => file.sync(),
+            Turn::Fails => {
+                file.give_up_unsynced();
+                return Err(failed(path, "sync"));
+            }
+            Turn::Crashes => return Err(crashed(path, "sync")),
+        }
+        self.syncs += 1;
+        Ok(())
+    }
+
+    pub(super) fn sync_directory(&mut self, node: NodeId, path: &Path) -> Result<(), DiskError> {
+        self.alive(path, "sync directory")?;
+        match self.begin(Operation::Sync) {
+            Turn::Succeeds => self.tree.sync_directory(node),
+            Turn::Fails => {
+                self.tree.give_up_directory(node);
+                return Err(failed(path, "sync directory"));
+            }
+            Turn::Crashes => return Err(crashed(path, "sync directory")),
+        }
+        self.syncs += 1;
+        Ok(())
+    }
+
+    /// Counts an operation and says what becomes of it.
+    fn begin(&mut self, operation: Operation) -> Turn {
+        assert!(!self.dead, "a dead disk begins nothing");
+        self.ops += 1;
+        let ops = self.ops;
+        if self.crash_at.is_some_and(|at| at <= ops) {
+            self.dead = true;
+            return Turn::Crashes;
+        }
+        let planned = match operation {
+            Operation::Write => &mut self.fail_write_at,
+            Operation::Sync => &mut self.fail_sync_at,
+            Operation::Names => return Turn::Succeeds,
+        };
+        if planned.take_if(|at| *at <= ops).is_some() {
+            Turn::Fails
+        } else {
+            Turn::Succeeds
+        }
+    }
+
+    /// Writes what there is of a write, which does not even grow the file when there is nothing.
+    fn write_part(&mut self, node: NodeId, offset: usize, part: &[u8]) {
+        if !part.is_empty() {
+            self.change_file(
+                node,
+                Change::Write {
+                    offset,
+                    bytes: part.to_vec(),
+                },
+            );
+        }
+    }
+
+    fn change_file(&mut self, node: NodeId, change: Change) {
+        self.tree
+            .file_mut(node)
+            .expect("an open file has a node")
+            .change(change);
+    }
+
+    fn length(&self, node: NodeId) -> usize {
+        self.tree
+            .file(node)
+            .expect("an open file has a node")
+            .visible()
+            .len()
+    }
+
+    fn free_bytes(&self) -> usize {
+        self.space_bytes.map_or(usize::MAX, |space_bytes| {
+            let free_bytes = space_bytes.saturating_sub(self.tree.used_bytes());
+            usize::try_from(free_bytes).unwrap_or(usize::MAX)
+        })
+    }
+}
+
+fn crashed(path: &Path, operation: &'static str) -> DiskError {
+    DiskError::from_io(
+        path,
+        operation,
+        io::Error::other("the simulated disk has crashed"),
+    )
+}
+
+fn failed(path: &Path, operation: &'static str) -> DiskError {
+    DiskError::from_io(path, operation, io::Error::from_raw_os_error(EIO))
+}
