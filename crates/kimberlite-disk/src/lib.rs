@@ -14,7 +14,7 @@
 //! | act                                    | durable after                                       |
 //! | -------------------------------------- | --------------------------------------------------- |
 //! | bytes written                          | [`DiskFile::sync_data`] or [`DiskFile::sync_all`]   |
-//! | length changed                         | the same; neither depends on the other              |
+//! | length changed                         | the same                                            |
 //! | file created, renamed, removed         | [`Disk::sync_dir`] of the directory of its name     |
 //! | [`Disk::create_dir_all`]               | at once                                             |
 //! | [`Disk::write_new_atomic`]             | at once, and whole or not at all                    |
