@@ -1,1 +1,52 @@
-//! The log of one tenant: frames, segments, commit, index, recovery.
+//! The log of one tenant: frames, segments, commit, index, recovery, checkpoints.
+//!
+//! A log is a directory of segment files. The one [`LogWriter`] appends commit groups of frames;
+//! any number of [`LogReader`]s read records by position beside it. What the records mean is not
+//! this crate's business: payloads are opaque bytes, and their kinds are passed on.
+//!
+//! * [`create_log`], [`open_writer`], [`open_observer`]: making and opening, with recovery.
+//! * [`FrameBuilder`], [`LogWriter`]: appending.
+//! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
+//! * [`CheckpointStore`]: signed checkpoints on disk.
+//! * [`verify`]: recomputing everything.
+//!
+//! It is not a database: it has no keys, no streams by name, and it knows no commands.
+
+#![forbid(unsafe_code)]
+
+mod background;
+mod checkpoint;
+mod damage;
+mod error;
+mod frame;
+mod history;
+mod open;
+mod options;
+mod prepare;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod survey;
+mod tail;
+mod verify;
+mod writer;
+
+pub use background::Background;
+pub use checkpoint::{CheckpointStore, HistoryState};
+pub use damage::{Damage, DamageKind};
+pub use error::StorageError;
+pub use frame::{
+    FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameHeader, FramePlacement, FrameView,
+    StoredRecord,
+};
+pub use open::{OpenReport, Visitor, create_log, log_exists, open_observer, open_writer};
+pub use options::{Entropy, LogOptions, Visibility};
+pub use reader::LogReader;
+pub use recovery::TailDiscarded;
+pub use segment::{
+    SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
+};
+pub use survey::{SegmentState, SegmentSummary};
+pub use verify::{VerifiedLog, VerifyProgress, verify};
+pub use writer::{Durability, LogWriter};

@@ -1,0 +1,311 @@
+//! The on-disk unit of one append to one stream.
+//!
+//! A frame is a fixed header, a table with one entry for each record, the stored payloads one after
+//! another, and zeros up to the next multiple of eight bytes. Integers are little-endian.
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | magic | `KFRM` |
+//! | 4..8 | header checksum | CRC-32C of bytes 8..112, seeded by the segment's salt and the frame's byte offset |
+//! | 8..12 | length | `u32`, bytes of header, table and payloads, without the padding |
+//! | 12..16 | table checksum | CRC-32C of the table, seeded likewise |
+//! | 16 | kind | of all its records; 0 for a watermark, which has none |
+//! | 17 | flags | bits 0 and 1 as in a record header, bit 2 purged, bit 3 more frames follow in this commit group |
+//! | 18..20 | count | `u16`, records |
+//! | 20..24 | first counter | `u32`, the first record's number in its key session, all ones for none |
+//! | 24..32 | base position | `u64`, position of the first record |
+//! | 32..40 | stream | `u64`, all ones for none |
+//! | 40..48 | base offset | `u64`, offset of the first record in the stream, all ones for none |
+//! | 48..56 | time | `u64`, nanoseconds UTC, of all its records |
+//! | 56..64 | session | `u64`, all ones for none |
+//! | 64..72 | durable position | `u64`, everything before it was synced when the frame was written |
+//! | 72..104 | chain before | the chain hash before the first record |
+//! | 104..112 | log id | its first eight bytes |
+//!
+//! A table entry is `payload_end u32 | crc32c u32`: where the record's stored payload ends, counted
+//! from the first payload byte, and the CRC-32C of that payload. So one record is found and checked
+//! without its neighbours, and the seeds make a frame of another file, another place or inside a
+//! payload never pass for one of this segment.
+
+#![deny(clippy::indexing_slicing)]
+
+mod builder;
+mod view;
+
+pub(crate) use builder::{FinishedFrame, FrameSite};
+pub use builder::{FrameBuilder, FramePlacement};
+pub use view::{FrameView, StoredRecord};
+
+use kimberlite_types::{
+    ChainHash, LogId, Offset, Position, RecordFlags, RecordKind, SessionId, StreamId, Timestamp,
+    limits,
+};
+
+use crate::segment::SegmentSeed;
+
+/// Bytes of a frame's fixed header.
+pub const FRAME_HEADER_BYTES: usize = 112;
+
+/// Bytes of a table entry.
+pub(crate) const TABLE_ENTRY_BYTES: usize = 8;
+
+/// Frames begin at multiples of this.
+pub(crate) const FRAME_ALIGN: usize = 8;
+
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"KFRM";
+
+const FLAG_PURGED: u8 = 4;
+const FLAG_MORE: u8 = 8;
+const FLAGS_KNOWN: u8 = 15;
+const WATERMARK_KIND: u8 = 0;
+const COUNTER_NONE: u32 = u32::MAX;
+const OFFSET_NONE: u64 = u64::MAX;
+
+const _: () = assert!(FRAME_HEADER_BYTES % FRAME_ALIGN == 0);
+
+/// What the fixed header of a frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Bytes of header, table and payloads, without the padding.
+    pub length: u32,
+    /// Checksum of the table.
+    pub table_checksum: u32,
+    /// What its records are; `None` for a watermark.
+    pub kind: Option<RecordKind>,
+    /// How its payloads are stored.
+    pub flags: RecordFlags,
+    /// Digests stand in place of payloads.
+    pub purged: bool,
+    /// Further frames of the same commit group follow.
+    pub more: bool,
+    /// Records.
+    pub count: u16,
+    /// The first record's number in its key session.
+    pub first_counter: u32,
+    /// Position of the first record.
+    pub base_position: Position,
+    /// The stream of all records.
+    pub stream: Option<StreamId>,
+    /// Offset of the first record in its stream.
+    pub base_offset: Option<Offset>,
+    /// Time of all records.
+    pub time: Timestamp,
+    /// The key session that sealed the records.
+    pub session: Option<SessionId>,
+    /// Everything before it was synced when the frame was written.
+    pub durable_position: Position,
+    /// The chain hash before the first record.
+    pub chain_before: ChainHash,
+    /// The first bytes of the log's id.
+    pub log_prefix: [u8; LogId::PREFIX_BYTES],
+}
+
+/// Why bytes are not a frame header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// There are fewer bytes than a header has.
+    #[error("the frame header is cut off")]
+    Short,
+    /// The magic bytes are missing.
+    #[error("no frame begins here")]
+    Magic,
+    /// The checksum does not match.
+    #[error("the frame header's checksum does not match")]
+    Checksum,
+    /// A field has a value that no frame has.
+    #[error("the frame header's {field} is not valid")]
+    Field {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl FrameHeader {
+    /// Reads the fixed header of a frame that begins `at` bytes into the segment with this seed.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError`] when the bytes are not a frame header of this segment and place.
+    pub fn decode(bytes: &[u8], seed: SegmentSeed, at: u64) -> Result<Self, FrameError> {
+        let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk().ok_or(FrameError::Short)?;
+        let mut reader = Reader { rest: bytes };
+        if reader.take() != FRAME_MAGIC {
+            return Err(FrameError::Magic);
+        }
+        let checksum = u32::from_le_bytes(reader.take());
+        if checksum != seed.checksum(at, reader.rest) {
+            return Err(FrameError::Checksum);
+        }
+        let length = u32::from_le_bytes(reader.take());
+        let table_checksum = u32::from_le_bytes(reader.take());
+        let [kind, flags] = reader.take();
+        let header = Self {
+            length,
+            table_checksum,
+            kind: (kind != WATERMARK_KIND).then(|| RecordKind::from_byte(kind)),
+            flags: RecordFlags::try_from(flags & !(FLAG_PURGED | FLAG_MORE))
+                .map_err(|_| FrameError::Field { field: "flags" })?,
+            purged: flags & FLAG_PURGED != 0,
+            more: flags & FLAG_MORE != 0,
+            count: u16::from_le_bytes(reader.take()),
+            first_counter: u32::from_le_bytes(reader.take()),
+            base_position: Position::new(u64::from_le_bytes(reader.take())),
+            stream: StreamId::from_stored(u64::from_le_bytes(reader.take())),
+            base_offset: offset_from_stored(u64::from_le_bytes(reader.take())),
+            time: Timestamp::from_nanoseconds(u64::from_le_bytes(reader.take())),
+            session: SessionId::from_stored(u64::from_le_bytes(reader.take())),
+            durable_position: Position::new(u64::from_le_bytes(reader.take())),
+            chain_before: ChainHash::new(reader.take()),
+            log_prefix: reader.take(),
+        };
+        header.check(flags)?;
+        Ok(header)
+    }
+
+    fn check(&self, flags: u8) -> Result<(), FrameError> {
+        let fail = |field| Err(FrameError::Field { field });
+        if flags & !FLAGS_KNOWN != 0 {
+            return fail("flags");
+        }
+        if self.kind.is_none() != (self.count == 0) {
+            return fail("count");
+        }
+        if usize::from(self.count) > limits::FRAME_RECORDS_MAX {
+            return fail("count");
+        }
+        let length = usize::try_from(self.length).map_err(|_| FrameError::Short)?;
+        if length < self.payloads_at() || length > limits::FRAME_BYTES_MAX {
+            return fail("length");
+        }
+        if self
+            .base_position
+            .checked_add(u64::from(self.count))
+            .is_none()
+        {
+            return fail("base position");
+        }
+        if self.durable_position > self.base_position {
+            return fail("durable position");
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes of the fixed header of a frame that begins `at` bytes into the segment.
+    pub fn encode(&self, seed: SegmentSeed, at: u64) -> [u8; FRAME_HEADER_BYTES] {
+        let mut flags = self.flags.to_byte();
+        flags |= if self.purged { FLAG_PURGED } else { 0 };
+        flags |= if self.more { FLAG_MORE } else { 0 };
+        let counter = if self.session.is_some() {
+            self.first_counter
+        } else {
+            COUNTER_NONE
+        };
+        let mut writer = Writer {
+            bytes: [0; FRAME_HEADER_BYTES],
+            at: 0,
+        };
+        writer.put(FRAME_MAGIC);
+        writer.put([0; 4]);
+        writer.put(self.length.to_le_bytes());
+        writer.put(self.table_checksum.to_le_bytes());
+        writer.put([self.kind.map_or(WATERMARK_KIND, RecordKind::to_byte), flags]);
+        writer.put(self.count.to_le_bytes());
+        writer.put(counter.to_le_bytes());
+        writer.put(self.base_position.get().to_le_bytes());
+        writer.put(StreamId::to_stored(self.stream).to_le_bytes());
+        writer.put(
+            self.base_offset
+                .map_or(OFFSET_NONE, Offset::get)
+                .to_le_bytes(),
+        );
+        writer.put(self.time.as_nanoseconds().to_le_bytes());
+        writer.put(SessionId::to_stored(self.session).to_le_bytes());
+        writer.put(self.durable_position.get().to_le_bytes());
+        writer.put(*self.chain_before.as_bytes());
+        writer.put(self.log_prefix);
+        debug_assert_eq!(writer.at, FRAME_HEADER_BYTES);
+        let mut bytes = writer.bytes;
+        let (head, checked) = bytes.split_at_mut(8);
+        let checksum = seed.checksum(at, checked).to_le_bytes();
+        head.get_mut(4..)
+            .expect("the head has eight bytes")
+            .copy_from_slice(&checksum);
+        bytes
+    }
+
+    /// Returns the position after the frame's last record.
+    pub fn end_position(&self) -> Position {
+        self.base_position
+            .checked_add(u64::from(self.count))
+            .expect("a frame header is checked when it is read and when it is made")
+    }
+
+    /// Returns the bytes that the frame takes in its segment, padding included.
+    pub fn stored_bytes(&self) -> u64 {
+        u64::from(self.length).next_multiple_of(FRAME_ALIGN as u64)
+    }
+
+    /// Returns where in the frame the table begins and the payloads begin.
+    pub(crate) fn payloads_at(&self) -> usize {
+        FRAME_HEADER_BYTES + usize::from(self.count) * TABLE_ENTRY_BYTES
+    }
+}
+
+fn offset_from_stored(value: u64) -> Option<Offset> {
+    (value != OFFSET_NONE).then(|| Offset::new(value))
+}
+
+/// One table entry: where the payload ends, and its checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TableEntry {
+    pub(crate) payload_end: u32,
+    pub(crate) checksum: u32,
+}
+
+impl TableEntry {
+    pub(crate) fn encode(self) -> [u8; TABLE_ENTRY_BYTES] {
+        (u64::from(self.payload_end) | u64::from(self.checksum) << 32).to_le_bytes()
+    }
+
+    pub(crate) fn decode(bytes: [u8; TABLE_ENTRY_BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Self {
+            payload_end: u32::from_le_bytes([a, b, c, d]),
+            checksum: u32::from_le_bytes([e, f, g, h]),
+        }
+    }
+}
+
+/// Writes fixed fields one after another; the caller knows that they fit.
+pub(crate) struct Writer<const N: usize> {
+    pub(crate) bytes: [u8; N],
+    pub(crate) at: usize,
+}
+
+impl<const N: usize> Writer<N> {
+    pub(crate) fn put<const M: usize>(&mut self, field: [u8; M]) {
+        let end = self.at + M;
+        self.bytes
+            .get_mut(self.at..end)
+            .expect("the fields fit")
+            .copy_from_slice(&field);
+        self.at = end;
+    }
+}
+
+/// Reads fixed fields one after another; the caller knows that they are there.
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    pub(crate) fn take<const M: usize>(&mut self) -> [u8; M] {
+        let (field, rest) = self
+            .rest
+            .split_first_chunk()
+            .expect("the length was checked");
+        self.rest = rest;
+        *field
+    }
+}

@@ -1,0 +1,191 @@
+//! Reading a frame without copying it.
+
+use bytes::Bytes;
+use kimberlite_crypto::payload_digest;
+use kimberlite_types::{Position, RecordHeader};
+
+use super::{FRAME_HEADER_BYTES, FrameHeader, TABLE_ENTRY_BYTES, TableEntry};
+use crate::damage::{Damage, DamageKind};
+use crate::segment::{SegmentSeed, segment_name};
+
+/// A frame whose header was checked, over the bytes that it stands in.
+#[derive(Clone, Debug)]
+pub struct FrameView {
+    header: FrameHeader,
+    segment: Position,
+    at: u64,
+    bytes: Bytes,
+}
+
+/// One record as it is stored.
+#[derive(Clone, Debug)]
+pub struct StoredRecord {
+    frame: FrameHeader,
+    index: usize,
+    payload: Bytes,
+}
+
+impl FrameView {
+    /// Takes a frame whose header was decoded from the beginning of `bytes`, which stand `at` in
+    /// the segment that begins at position `segment`.
+    ///
+    /// `None` when the bytes end before the frame does.
+    pub(crate) fn new(
+        header: FrameHeader,
+        segment: Position,
+        at: u64,
+        bytes: &Bytes,
+    ) -> Option<Self> {
+        let stored = usize::try_from(header.stored_bytes()).ok()?;
+        (bytes.len() >= stored).then(|| Self {
+            header,
+            segment,
+            at,
+            bytes: bytes.slice(..stored),
+        })
+    }
+
+    /// Returns the fixed header.
+    pub fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    /// Returns the byte of the segment at which the frame begins.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Returns the stored record at `position`, its checksum checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`] when the table or the payload is not what was written.
+    ///
+    /// # Panics
+    ///
+    /// When the record is not in this frame.
+    pub fn record(&self, position: Position) -> Result<StoredRecord, Damage> {
+        let index = position.get().checked_sub(self.header.base_position.get());
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let index = index.filter(|&index| index < usize::from(self.header.count));
+        let index = index.expect("the position is in the frame");
+        self.record_at(index).map_err(|kind| {
+            let byte = self
+                .payload_bytes_at(index)
+                .map_or(self.at, |bytes| bytes.start);
+            Damage {
+                segment: segment_name(self.segment),
+                byte,
+                position,
+                kind,
+            }
+        })
+    }
+
+    /// Returns the stored record at `index` in the frame, its checksum checked.
+    pub(crate) fn record_at(&self, index: usize) -> Result<StoredRecord, DamageKind> {
+        let (start, end, checksum) = self.payload_range(index).ok_or(DamageKind::TableEntry)?;
+        let payload = self.bytes.slice(start..end);
+        if crc32c::crc32c(&payload) != checksum {
+            return Err(DamageKind::PayloadChecksum);
+        }
+        Ok(StoredRecord {
+            frame: self.header,
+            index,
+            payload,
+        })
+    }
+
+    /// Returns the bytes of the frame in which the payload at `index` stands.
+    pub(crate) fn payload_bytes_at(&self, index: usize) -> Option<std::ops::Range<u64>> {
+        let (start, end, _) = self.payload_range(index)?;
+        let at = |byte| u64::try_from(byte).ok().map(|byte| self.at + byte);
+        Some(at(start)?..at(end)?)
+    }
+
+    fn payload_range(&self, index: usize) -> Option<(usize, usize, u32)> {
+        let payloads_at = self.header.payloads_at();
+        let length = usize::try_from(self.header.length).ok()?;
+        let entry = self.entry(index)?;
+        let previous_end = match index.checked_sub(1) {
+            Some(previous) => self.entry(previous)?.payload_end,
+            None => 0,
+        };
+        let start = payloads_at.checked_add(usize::try_from(previous_end).ok()?)?;
+        let end = payloads_at.checked_add(usize::try_from(entry.payload_end).ok()?)?;
+        (start <= end && end <= length).then_some((start, end, entry.checksum))
+    }
+
+    fn entry(&self, index: usize) -> Option<TableEntry> {
+        let at = FRAME_HEADER_BYTES + index * TABLE_ENTRY_BYTES;
+        self.bytes
+            .get(at..)?
+            .first_chunk()
+            .map(|bytes| TableEntry::decode(*bytes))
+    }
+
+    /// Checks the table, that its payloads fill the frame, and that the padding is zero; payloads
+    /// are not read.
+    pub(crate) fn check_shape(&self, seed: SegmentSeed) -> Result<(), DamageKind> {
+        if self.header.purged {
+            return Err(DamageKind::Unsupported);
+        }
+        let count = usize::from(self.header.count);
+        let length = usize::try_from(self.header.length).map_err(|_| DamageKind::TableChecksum)?;
+        if count == 0 {
+            return if length == FRAME_HEADER_BYTES {
+                Ok(())
+            } else {
+                Err(DamageKind::TableEntry)
+            };
+        }
+        let table = self
+            .bytes
+            .get(FRAME_HEADER_BYTES..self.header.payloads_at());
+        let table = table.ok_or(DamageKind::TableChecksum)?;
+        if seed.checksum(self.at, table) != self.header.table_checksum {
+            return Err(DamageKind::TableChecksum);
+        }
+        let ends_with_frame = self
+            .payload_range(count - 1)
+            .is_some_and(|(_, end, _)| end == length);
+        if !ends_with_frame {
+            return Err(DamageKind::TableEntry);
+        }
+        let padding = self.bytes.get(length..).ok_or(DamageKind::Padding)?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(DamageKind::Padding);
+        }
+        Ok(())
+    }
+}
+
+impl StoredRecord {
+    /// Returns the header of the frame that the record stands in.
+    pub fn frame(&self) -> &FrameHeader {
+        &self.frame
+    }
+
+    /// Returns the record's index in its frame.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Returns the stored payload: a slice of the mapping or of the write buffer, not a copy.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// Returns the record's position.
+    pub fn position(&self) -> Position {
+        let index = u64::try_from(self.index).expect("an index fits in 64 bits");
+        Position::new(self.frame.base_position.get() + index)
+    }
+
+    /// Computes the canonical header, the payload's digest included.
+    pub fn canonical_header(&self) -> RecordHeader {
+        let bytes = u32::try_from(self.payload.len()).expect("a frame is smaller than 4 GiB");
+        self.frame
+            .record(self.index, bytes, payload_digest(&self.payload))
+    }
+}

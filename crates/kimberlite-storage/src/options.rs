@@ -1,0 +1,50 @@
+//! How a log is opened.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::background::Background;
+
+/// A source of unpredictable bytes.
+pub trait Entropy: Debug + Send + Sync {
+    /// Fills `bytes`; `false` when none can be had.
+    #[must_use]
+    fn fill(&self, bytes: &mut [u8]) -> bool;
+}
+
+/// Up to where readers see the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Up to what has been synced.
+    Durable,
+    /// Up to what has been written: for a writer that syncs only when asked to.
+    Written,
+}
+
+/// How a log is opened.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// Where segment salts come from.
+    pub entropy: Arc<dyn Entropy>,
+    /// Up to where readers see the log.
+    pub visibility: Visibility,
+    /// Bytes of recent frames that are kept in memory for readers.
+    pub tail_bytes_max: usize,
+    /// Where segments are prepared and sealed.
+    pub background: Background,
+}
+
+impl LogOptions {
+    /// Bytes of recent frames that are kept unless the caller says otherwise: 4 MiB.
+    pub const TAIL_BYTES_MAX: usize = 4 << 20;
+
+    /// Makes the default options.
+    pub fn new(entropy: Arc<dyn Entropy>, background: Background) -> Self {
+        Self {
+            entropy,
+            visibility: Visibility::Durable,
+            tail_bytes_max: Self::TAIL_BYTES_MAX,
+            background,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Making segment files: zeros first, a name last.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
+
+use crate::background::Background;
+use crate::error::StorageError;
+use crate::segment::{Segment, SegmentHeader, segment_path};
+
+const PREPARED_NAME: &str = "prepared.tmp";
+const NEXT_NAME: &str = "next.tmp";
+
+/// What unfinished files end in; they hold nothing that counts.
+pub(crate) const TEMPORARY_ENDING: &str = ".tmp";
+
+/// A file of durable zeros without a name that counts.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Blank {
+    pub(crate) fn make(disk: &dyn Disk, path: PathBuf, bytes: u64) -> Result<Self, DiskError> {
+        match disk.remove(&path) {
+            Ok(()) | Err(DiskError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let file = disk.create(&path, Access::Shared)?;
+        let filled = file.zero(0..bytes).and_then(|()| file.sync_all());
+        if let Err(error) = filled {
+            drop(file);
+            // Whatever was written of it only takes space that somebody needs now.
+            let _ = disk.remove(&path);
+            return Err(error);
+        }
+        Ok(Self { file, path, bytes })
+    }
+
+    /// Writes the header page and `frames` behind it, durably. The file still has no name.
+    pub(crate) fn fill(
+        self,
+        header: SegmentHeader,
+        frames: &[u8],
+    ) -> Result<UnnamedSegment, DiskError> {
+        debug_assert_eq!(header.segment_bytes, self.bytes);
+        self.file.write_all_at(&[&header.encode(), frames], 0)?;
+        self.file.sync_data()?;
+        Ok(UnnamedSegment {
+            file: self.file,
+            path: self.path,
+            header,
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// A segment that is whole and durable but for its name.
+#[derive(Debug)]
+pub(crate) struct UnnamedSegment {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    header: SegmentHeader,
+}
+
+impl UnnamedSegment {
+    /// Gives the segment its name, durably. A crash before this leaves a temporary file that the
+    /// next opening removes; after an error nobody knows whether the name stands.
+    pub(crate) fn name(self, disk: &dyn Disk, log_dir: &Path) -> Result<Segment, DiskError> {
+        let directory = disk.open_dir(log_dir)?;
+        disk.rename(
+            &self.path,
+            &segment_path(log_dir, self.header.base_position),
+        )?;
+        directory.sync()?;
+        Ok(Segment::new(self.header, self.file))
+    }
+}
+
+/// The next segment's blank file, made ahead in the background.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    disk: Arc<dyn Disk>,
+    log_dir: PathBuf,
+    background: Background,
+    jobs: Arc<Jobs>,
+    ready: Arc<Mutex<Option<Blank>>>,
+    requested: bool,
+}
+
+impl Preparation {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        log_dir: PathBuf,
+        background: Background,
+        jobs: Arc<Jobs>,
+    ) -> Self {
+        Self {
+            disk,
+            log_dir,
+            background,
+            jobs,
+            ready: Arc::default(),
+            requested: false,
+        }
+    }
+
+    /// Begins to make a blank of `bytes`, once for each segment.
+    pub(crate) fn request(&mut self, bytes: u64) {
+        if self.requested {
+            return;
+        }
+        self.requested = true;
+        let (disk, ready) = (Arc::clone(&self.disk), Arc::clone(&self.ready));
+        let path = self.log_dir.join(PREPARED_NAME);
+        let running = Jobs::begin(&self.jobs);
+        self.background.run(move || {
+            match Blank::make(disk.as_ref(), path, bytes) {
+                Ok(blank) => *ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(blank),
+                // The writer meets the same error, and reports it, when it needs the space.
+                Err(error) => tracing::warn!(%error, "cannot prepare the next segment ahead"),
+            }
+            drop(running);
+        });
+    }
+
+    /// Returns a blank of exactly `bytes`: the one made ahead when it is ready and fits.
+    pub(crate) fn take(&mut self, bytes: u64) -> Result<Blank, StorageError> {
+        self.requested = false;
+        let ready = self
+            .ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match ready {
+            Some(blank) if blank.bytes() == bytes => Ok(blank),
+            other => {
+                drop(other);
+                Ok(Blank::make(
+                    self.disk.as_ref(),
+                    self.log_dir.join(NEXT_NAME),
+                    bytes,
+                )?)
+            }
+        }
+    }
+}
+
+/// Counts a log's jobs in the background, so that the log can wait for them before it goes.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// A job that is counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct RunningJob(Arc<Jobs>);
+
+impl Jobs {
+    pub(crate) fn begin(this: &Arc<Self>) -> RunningJob {
+        *this.running.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        RunningJob(Arc::clone(this))
+    }
+
+    pub(crate) fn wait(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running > 0 {
+            running = self
+                .ended
+                .wait(running)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        *self
+            .0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
+    }
+}

@@ -1,0 +1,226 @@
+//! Reading a log by position, beside its writer and without waiting for it.
+//!
+//! A reader sees every record below [`LogReader::end`] and none above: the writer makes records
+//! visible in one step, after they are written (and synced, see [`crate::Visibility`]). A reader
+//! holds the shared view only while it looks a place up; bytes are read outside it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use kimberlite_disk::DiskError;
+use kimberlite_types::{LogId, Position};
+
+use crate::damage::DamageKind;
+use crate::error::StorageError;
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameView, StoredRecord};
+use crate::segment::{ClosedSegment, Segment, SparseIndex};
+use crate::tail::Tail;
+
+/// What the writer and the readers of a log share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) log_id: LogId,
+    pub(crate) log_dir: PathBuf,
+    view: RwLock<View>,
+}
+
+/// Where every visible record stands.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) closed: Vec<Arc<ClosedSegment>>,
+    pub(crate) active: Arc<Segment>,
+    pub(crate) index: SparseIndex,
+    /// Byte after the last frame that was written to the active segment.
+    pub(crate) active_end: u64,
+    pub(crate) tail: Tail,
+    /// Readers see records below it.
+    pub(crate) end: Position,
+    /// Everything below it has been synced.
+    pub(crate) durable: Position,
+}
+
+impl Shared {
+    pub(crate) fn new(log_id: LogId, log_dir: PathBuf, view: View) -> Self {
+        Self {
+            log_id,
+            log_dir,
+            view: RwLock::new(view),
+        }
+    }
+
+    // A panic while the lock is held leaves the view as it was before or after one assignment, so
+    // a poisoned lock is no reason to refuse reads.
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the records of a log. Clones are cheap and may be used on any thread.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+enum Place {
+    Tail(FrameView),
+    Active {
+        segment: Arc<Segment>,
+        from: u64,
+        end: u64,
+    },
+    Closed {
+        segment: Arc<ClosedSegment>,
+        from: u64,
+    },
+}
+
+impl LogReader {
+    /// Returns which log this is.
+    pub fn log_id(&self) -> LogId {
+        self.shared.log_id
+    }
+
+    /// Returns the position after the last record that readers see.
+    pub fn end(&self) -> Position {
+        self.shared.view().end
+    }
+
+    /// Returns the position before which everything has been synced.
+    pub fn durable(&self) -> Position {
+        self.shared.view().durable
+    }
+
+    /// Reads the record at `position`; `None` when there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Corrupt`] when its bytes are not what was written.
+    pub fn record(&self, position: Position) -> Result<Option<StoredRecord>, StorageError> {
+        let Some(frame) = self.frame(position)? else {
+            return Ok(None);
+        };
+        frame
+            .record(position)
+            .map(Some)
+            .map_err(StorageError::Corrupt)
+    }
+
+    /// Reads the frame that holds `position`; `None` when there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Corrupt`] when a frame header on the way there is damaged.
+    pub fn frame(&self, position: Position) -> Result<Option<FrameView>, StorageError> {
+        match self.place(position) {
+            None => Ok(None),
+            Some(Place::Tail(frame)) => Ok(Some(frame)),
+            Some(Place::Active { segment, from, end }) => {
+                walk_file(&segment, from, end, position).map(Some)
+            }
+            Some(Place::Closed { segment, from }) => {
+                walk_mapping(&segment.segment, from, position).map(Some)
+            }
+        }
+    }
+
+    fn place(&self, position: Position) -> Option<Place> {
+        let view = self.shared.view();
+        if position >= view.end {
+            return None;
+        }
+        if let Some(frame) = view.tail.frame(position) {
+            return Some(Place::Tail(frame.clone()));
+        }
+        let base = view.active.base();
+        if position >= base {
+            let from = view.index.floor(base, position);
+            return Some(Place::Active {
+                segment: Arc::clone(&view.active),
+                from,
+                end: view.active_end,
+            });
+        }
+        let after = view.closed.partition_point(|closed| closed.end <= position);
+        let segment = Arc::clone(view.closed.get(after)?);
+        let from = segment.index.floor(segment.segment.base(), position);
+        Some(Place::Closed { segment, from })
+    }
+}
+
+/// Walks frame headers of a mapped segment from the one at byte `at` to the one with `position`.
+fn walk_mapping(
+    segment: &Segment,
+    mut at: u64,
+    position: Position,
+) -> Result<FrameView, StorageError> {
+    let map = segment.mapped()?;
+    loop {
+        let corrupt = |kind| StorageError::Corrupt(segment.damage(at, position, kind));
+        let local = usize::try_from(at).ok().filter(|&local| local < map.len());
+        let local = local.ok_or_else(|| corrupt(DamageKind::CutFrame))?;
+        let bytes = map.get(local..).unwrap_or_default();
+        let header = header_on_the_way(segment, bytes, at, position).map_err(corrupt)?;
+        if position < header.end_position() {
+            let frame = FrameView::new(header, segment.base(), at, &map.slice(local..));
+            return frame.ok_or_else(|| corrupt(DamageKind::CutFrame));
+        }
+        at += header.stored_bytes();
+    }
+}
+
+/// Walks frame headers of the active segment's file likewise, up to byte `end`.
+fn walk_file(
+    segment: &Segment,
+    mut at: u64,
+    end: u64,
+    position: Position,
+) -> Result<FrameView, StorageError> {
+    loop {
+        let corrupt = |kind| StorageError::Corrupt(segment.damage(at, position, kind));
+        if at >= end {
+            return Err(corrupt(DamageKind::CutFrame));
+        }
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        segment.file.read_exact_at(&mut bytes, at)?;
+        let header = header_on_the_way(segment, &bytes, at, position).map_err(corrupt)?;
+        if position < header.end_position() {
+            if at + header.stored_bytes() > end {
+                return Err(corrupt(DamageKind::CutFrame));
+            }
+            let bytes = read_bytes(segment, at, header.stored_bytes())?;
+            let frame = FrameView::new(header, segment.base(), at, &bytes);
+            return frame.ok_or_else(|| corrupt(DamageKind::CutFrame));
+        }
+        at += header.stored_bytes();
+    }
+}
+
+/// Reads a header that stands at or before the frame of `wanted`.
+fn header_on_the_way(
+    segment: &Segment,
+    bytes: &[u8],
+    at: u64,
+    wanted: Position,
+) -> Result<FrameHeader, DamageKind> {
+    let header = FrameHeader::decode(bytes, segment.seed(), at).map_err(DamageKind::FrameHeader)?;
+    if header.base_position > wanted {
+        let found = header.base_position;
+        return Err(DamageKind::PositionGap {
+            expected: wanted,
+            found,
+        });
+    }
+    Ok(header)
+}
+
+/// Reads `bytes` bytes of a segment's file from `at` on.
+pub(crate) fn read_bytes(segment: &Segment, at: u64, bytes: u64) -> Result<Bytes, DiskError> {
+    let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
+    segment.file.read_exact_at(&mut buffer, at)?;
+    Ok(Bytes::from(buffer))
+}

@@ -1,0 +1,194 @@
+//! Where the last segment ends, and what a bad end means.
+//!
+//! The first bad group, at position *b*, is **torn** only when both hold:
+//!
+//! * *b* is at or above every durable watermark known: the durable position in any valid frame
+//!   before or behind it, the segment's own base, and what checkpoints vouch for;
+//! * it looks torn: space is zeroed ahead, so a lost sector is all zeros.
+//!
+//! Anything else is **damage** to what was durable or once whole, and is never cut away. A log that
+//! ends cleanly, but before what a checkpoint vouches for, was **rolled back**.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kimberlite_disk::{Access, Disk};
+use kimberlite_types::Position;
+
+use crate::damage::{Damage, DamageKind};
+use crate::error::StorageError;
+use crate::frame::{FRAME_HEADER_BYTES, FrameView};
+use crate::scan::{BadGroup, Depth, Found, Window};
+use crate::segment::{FRAMES_AT, Segment, segment_name};
+
+/// The last segment, read to its end.
+#[derive(Debug)]
+pub(crate) struct TailScan {
+    /// All frames of whole groups, watermarks too.
+    pub(crate) frames: Vec<FrameView>,
+    /// Byte after them.
+    pub(crate) end_at: u64,
+    /// Position after their last record.
+    pub(crate) end: Position,
+    /// Everything below it was synced, by the word of the frames themselves.
+    pub(crate) marked: Position,
+    pub(crate) verdict: TailVerdict,
+}
+
+/// What stands behind the last whole group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TailVerdict {
+    /// Zeros.
+    Clean,
+    /// An unfinished write, up to this byte.
+    Torn { written_end: u64 },
+    /// Something that was durable is damaged.
+    Corrupt(Damage),
+    /// Nothing, where a checkpoint vouches for more.
+    RolledBack,
+}
+
+/// What was cut off the end of a log when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailDiscarded {
+    /// The position at which the log ends instead.
+    pub position: Position,
+    /// The segment that was cut.
+    pub segment: String,
+    /// Byte of the segment at which the unfinished write begins.
+    pub byte: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// The file that holds a copy of those bytes.
+    pub kept_in: PathBuf,
+}
+
+/// Reads the last segment, whose first record must have position `base`; `vouched` is the number
+/// of records that checkpoints vouch for.
+pub(crate) fn scan_tail(window: &Window<'_>, base: Position, vouched: Position) -> TailScan {
+    let mut scan = TailScan {
+        frames: Vec::new(),
+        end_at: FRAMES_AT,
+        end: base,
+        marked: base,
+        verdict: TailVerdict::Clean,
+    };
+    let bad = loop {
+        match window.group(scan.end_at, scan.end, Depth::Payloads) {
+            Found::Group(frames) => scan.take(frames),
+            Found::Nothing => break nothing(window, &scan),
+            Found::Bad(bad) => break Some(bad),
+        }
+    };
+    scan.verdict = match bad {
+        None if scan.end < vouched => TailVerdict::RolledBack,
+        None => TailVerdict::Clean,
+        Some(bad) => judge(window, &scan, bad, vouched),
+    };
+    scan
+}
+
+impl TailScan {
+    /// A scan that found an end without reading up to it.
+    pub(crate) fn ending(end: Position, end_at: u64) -> Self {
+        Self {
+            frames: Vec::new(),
+            end_at,
+            end,
+            marked: end,
+            verdict: TailVerdict::Clean,
+        }
+    }
+
+    fn take(&mut self, frames: Vec<FrameView>) {
+        for frame in frames {
+            let header = frame.header();
+            debug_assert_eq!(header.base_position, self.end);
+            self.marked = self.marked.max(header.durable_position);
+            self.end = header.end_position();
+            self.end_at = frame.at() + header.stored_bytes();
+            self.frames.push(frame);
+        }
+    }
+
+    /// Returns the byte from which on the disk may lack what the page cache shows.
+    pub(crate) fn unmarked_at(&self) -> u64 {
+        let marked = |frame: &FrameView| {
+            let header = frame.header();
+            header.count > 0 && header.end_position() <= self.marked
+        };
+        match self.frames.iter().rev().find(|frame| marked(frame)) {
+            Some(frame) => frame.at() + frame.header().stored_bytes(),
+            None => FRAMES_AT,
+        }
+    }
+}
+
+/// Zeros where a frame may begin are the end of the log, unless something stands behind them.
+fn nothing(window: &Window<'_>, scan: &TailScan) -> Option<BadGroup> {
+    (window.written_end(scan.end_at) > scan.end_at).then(|| BadGroup {
+        byte: scan.end_at,
+        position: scan.end,
+        kind: DamageKind::TrailingBytes,
+        piece: scan.end_at..scan.end_at + FRAME_HEADER_BYTES as u64,
+    })
+}
+
+fn judge(window: &Window<'_>, scan: &TailScan, bad: BadGroup, vouched: Position) -> TailVerdict {
+    let mut watermark = scan.marked.max(vouched);
+    let mut at = bad.byte + 1;
+    while let Some((frame_at, header)) = window.next_frame_header(at) {
+        watermark = watermark.max(header.durable_position);
+        at = frame_at + 1;
+    }
+    let above_watermark = scan.end >= watermark;
+    if above_watermark && window.looks_torn(scan.end_at, &bad.piece) {
+        return TailVerdict::Torn {
+            written_end: window.written_end(scan.end_at),
+        };
+    }
+    TailVerdict::Corrupt(Damage {
+        segment: segment_name(window.segment.base_position),
+        byte: bad.byte,
+        position: bad.position,
+        kind: bad.kind,
+    })
+}
+
+/// Makes a torn tail into free space again: 1. a copy of its bytes is durable in a file of its own,
+/// 2. zeros are written over it, 3. synced. A crash after 1 or in 2 leaves a tail that is torn or
+/// gone, never one that is taken for records.
+pub(crate) fn discard_tail(
+    disk: &Arc<dyn Disk>,
+    log_dir: &Path,
+    segment: &Segment,
+    scan: &TailScan,
+    written_end: u64,
+    window: &Window<'_>,
+) -> Result<TailDiscarded, StorageError> {
+    let bytes = written_end - scan.end_at;
+    let kept_dir = log_dir.join("discarded");
+    let kept_in = kept_dir.join(format!("{:020}-{}.tail", scan.end.get(), scan.end_at));
+    let torn = window.from(scan.end_at);
+    let torn = torn
+        .get(..usize::try_from(bytes).unwrap_or(usize::MAX))
+        .unwrap_or(torn);
+    disk.create_dir_all(&kept_dir)?;
+    disk.write_new_atomic(&kept_in, torn, Access::Private)?;
+    segment.file.zero(scan.end_at..written_end)?;
+    segment.file.sync_data()?;
+    tracing::warn!(
+        segment = segment_name(segment.base()),
+        byte = scan.end_at,
+        bytes,
+        position = scan.end.get(),
+        "discarded an unfinished write at the end of the log"
+    );
+    Ok(TailDiscarded {
+        position: scan.end,
+        segment: segment_name(segment.base()),
+        byte: scan.end_at,
+        bytes,
+        kept_in,
+    })
+}

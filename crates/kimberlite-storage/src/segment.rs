@@ -1,0 +1,164 @@
+//! One log file: a header page, then frames, then zeros that were written ahead.
+//!
+//! A segment is *active* while frames are appended, *closed* once the next one exists, and *sealed*
+//! once its seal file (see [`crate::SealFile`]) is on disk. Files are named by their base position.
+//! Sizes grow four-fold from 256 KiB to 64 MiB; a commit group that is larger gets a segment of its
+//! own. A file gets its name only after its header page and its zeros are durable, so a segment
+//! that can be seen is whole.
+
+mod header;
+mod index;
+mod seal;
+
+pub use header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, SegmentSeed};
+pub(crate) use index::SparseIndex;
+pub use seal::{SealError, SealFile};
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use kimberlite_disk::{DiskError, DiskFile};
+use kimberlite_types::Position;
+
+use crate::damage::{Damage, DamageKind};
+
+/// Bytes of the first segment of a log.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+
+/// Bytes to which segments grow.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// How much larger the next segment is.
+const SEGMENT_GROWTH: u64 = 4;
+
+/// The first frame stands behind the header page.
+pub(crate) const FRAMES_AT: u64 = SEGMENT_HEADER_BYTES as u64;
+
+/// Returns the size of the segment after one of `previous` bytes that must hold a group of
+/// `group_bytes`.
+pub(crate) fn next_segment_bytes(previous: Option<u64>, group_bytes: u64) -> u64 {
+    let grown = match previous {
+        None => SEGMENT_BYTES_MIN,
+        Some(bytes) => (bytes * SEGMENT_GROWTH).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+    };
+    let needed = (FRAMES_AT + group_bytes).next_multiple_of(SEGMENT_HEADER_BYTES as u64);
+    grown.max(needed)
+}
+
+/// Returns the file name of the segment that begins at `base`.
+pub(crate) fn segment_name(base: Position) -> String {
+    format!("{:020}.seg", base.get())
+}
+
+/// Returns the path of the segment that begins at `base`.
+pub(crate) fn segment_path(log_dir: &Path, base: Position) -> PathBuf {
+    log_dir.join(segment_name(base))
+}
+
+/// Returns the path of the seal of the segment that begins at `base`.
+pub(crate) fn seal_path(log_dir: &Path, base: Position) -> PathBuf {
+    log_dir.join(format!("{:020}.seal", base.get()))
+}
+
+/// Reads the base position from a file name with this ending.
+pub(crate) fn base_of_name(name: &str, ending: &str) -> Option<Position> {
+    let digits = name.strip_suffix(ending)?;
+    let canonical = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    canonical
+        .then(|| digits.parse().ok().map(Position::new))
+        .flatten()
+}
+
+/// A segment that is open for reading, whatever its state.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn DiskFile>,
+    map: OnceLock<Bytes>,
+}
+
+impl Segment {
+    pub(crate) fn new(header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
+        Self {
+            header,
+            file,
+            map: OnceLock::new(),
+        }
+    }
+
+    /// Returns the position of the first record.
+    pub(crate) fn base(&self) -> Position {
+        self.header.base_position
+    }
+
+    /// Returns the whole of a segment that is no longer written, as a mapping that is made once.
+    pub(crate) fn mapped(&self) -> Result<&Bytes, DiskError> {
+        if let Some(map) = self.map.get() {
+            return Ok(map);
+        }
+        let map = self.file.map(self.file.bytes()?)?;
+        Ok(self.map.get_or_init(|| map))
+    }
+
+    pub(crate) fn seed(&self) -> SegmentSeed {
+        self.header.seed()
+    }
+
+    pub(crate) fn damage(&self, byte: u64, position: Position, kind: DamageKind) -> Damage {
+        Damage {
+            segment: segment_name(self.base()),
+            byte,
+            position,
+            kind,
+        }
+    }
+}
+
+/// A segment that is no longer appended to.
+#[derive(Debug)]
+pub(crate) struct ClosedSegment {
+    pub(crate) segment: Segment,
+    pub(crate) end: Position,
+    pub(crate) frames_end: u64,
+    pub(crate) index: SparseIndex,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_grow_four_fold_up_to_their_largest_size() {
+        let mut sizes = vec![next_segment_bytes(None, 100)];
+        for _ in 0..6 {
+            sizes.push(next_segment_bytes(sizes.last().copied(), 100));
+        }
+        let kib = sizes.iter().map(|bytes| bytes >> 10).collect::<Vec<_>>();
+        assert_eq!(kib, [256, 1024, 4096, 16384, 65536, 65536, 65536]);
+    }
+
+    #[test]
+    fn a_large_group_gets_a_segment_of_its_own_and_the_next_one_is_usual_again() {
+        let group = 100 << 20;
+        let own = next_segment_bytes(Some(SEGMENT_BYTES_MIN), group);
+        assert!(own >= FRAMES_AT + group && own < FRAMES_AT + group + 8192);
+        assert_eq!(next_segment_bytes(Some(own), 100), SEGMENT_BYTES_MAX);
+    }
+
+    #[test]
+    fn only_canonical_names_are_segments() {
+        let base = Position::new(42);
+        let path = segment_path(Path::new("log"), base);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(base_of_name(name, ".seg"), Some(base));
+        for other in [
+            "42.seg",
+            "0000000000000000004x.seg",
+            ".seg",
+            "99999999999999999999.seg",
+        ] {
+            assert_eq!(base_of_name(other, ".seg"), None, "{other}");
+        }
+    }
+}

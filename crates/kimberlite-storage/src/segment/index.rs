@@ -1,0 +1,111 @@
+//! Where in a segment a position stands: a sparse index, refined by walking frame headers.
+
+use kimberlite_types::Position;
+
+use super::FRAMES_AT;
+
+/// Bytes of frames between two entries: a look-up walks at most about this far.
+///
+/// With frames of 100 records an entry stands for each of them, with frames of one small event for
+/// about ten.
+pub(crate) const INDEX_STRIDE_BYTES: u64 = 4096;
+
+/// Some of a segment's frames by position, in order.
+///
+/// Invariants: positions and bytes both strictly increase; the first entry is the first frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SparseIndex {
+    entries: Vec<IndexEntry>,
+}
+
+/// The first record of a frame counted from the segment's base, and where the frame begins in units
+/// of eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    pub(crate) position: u32,
+    pub(crate) eighth: u32,
+}
+
+impl SparseIndex {
+    pub(crate) fn from_entries(entries: Vec<IndexEntry>) -> Option<Self> {
+        let increasing =
+            entries.is_sorted_by(|a, b| a.position < b.position && a.eighth < b.eighth);
+        let from_the_start = entries
+            .first()
+            .is_none_or(|first| first.position == 0 && u64::from(first.eighth) * 8 == FRAMES_AT);
+        (increasing && from_the_start).then_some(Self { entries })
+    }
+
+    pub(crate) fn entries(&self) -> &[IndexEntry] {
+        &self.entries
+    }
+
+    /// Notes a frame that holds records, unless one stands close before it.
+    pub(crate) fn note(&mut self, base: Position, frame: Position, at: u64) {
+        debug_assert!(frame >= base && at >= FRAMES_AT && at.is_multiple_of(8));
+        if let Some(last) = self.entries.last() {
+            debug_assert!(at > u64::from(last.eighth) * 8, "frames are noted in order");
+            if at < u64::from(last.eighth) * 8 + INDEX_STRIDE_BYTES {
+                return;
+            }
+        }
+        let position = u32::try_from(frame.get() - base.get());
+        let eighth = u32::try_from(at / 8);
+        if let (Ok(position), Ok(eighth)) = (position, eighth) {
+            self.entries.push(IndexEntry { position, eighth });
+        }
+    }
+
+    /// Returns the byte of a frame at or before the one that holds `position`.
+    pub(crate) fn floor(&self, base: Position, position: Position) -> u64 {
+        let wanted = position.get().saturating_sub(base.get());
+        let after = self
+            .entries
+            .partition_point(|entry| u64::from(entry.position) <= wanted);
+        match after
+            .checked_sub(1)
+            .and_then(|index| self.entries.get(index))
+        {
+            Some(entry) => u64::from(entry.eighth) * 8,
+            None => FRAMES_AT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_the_last_noted_frame_at_or_before_a_position() {
+        let base = Position::new(1000);
+        let mut index = SparseIndex::default();
+        let mut frames = Vec::new();
+        let mut at = FRAMES_AT;
+        for n in 0..200_u64 {
+            let position = Position::new(1000 + n * 3);
+            index.note(base, position, at);
+            frames.push((position, at));
+            at += 8 * (20 + n % 90);
+        }
+        assert!(index.entries().len() > 10 && index.entries().len() < 60);
+        for &(position, at) in &frames {
+            let floor = index.floor(base, position);
+            assert!(floor <= at && at - floor < INDEX_STRIDE_BYTES);
+            assert!(frames.iter().any(|&(_, frame_at)| frame_at == floor));
+        }
+        assert_eq!(
+            SparseIndex::from_entries(index.entries().to_vec()),
+            Some(index)
+        );
+    }
+
+    #[test]
+    fn entries_out_of_order_are_refused() {
+        let entry = |position, eighth| IndexEntry { position, eighth };
+        assert!(SparseIndex::from_entries(vec![entry(0, 512), entry(5, 600)]).is_some());
+        assert!(SparseIndex::from_entries(vec![entry(0, 512), entry(0, 600)]).is_none());
+        assert!(SparseIndex::from_entries(vec![entry(0, 512), entry(5, 512)]).is_none());
+        assert!(SparseIndex::from_entries(vec![entry(1, 512)]).is_none());
+    }
+}

@@ -1,0 +1,98 @@
+//! The newest frames, kept in memory: readers of fresh records touch no file.
+
+use std::collections::VecDeque;
+
+use kimberlite_types::Position;
+
+use crate::frame::FrameView;
+
+/// Frames without a gap up to the newest, bounded by their bytes.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    frames: VecDeque<FrameView>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Tail {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let bytes_max = u64::try_from(bytes_max).expect("memory is smaller than 2^64 bytes");
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Adds the frame that follows on the newest, and lets go of the oldest that no longer fit.
+    pub(crate) fn push(&mut self, frame: FrameView) {
+        if let Some(last) = self.frames.back() {
+            debug_assert_eq!(last.header().end_position(), frame.header().base_position);
+        }
+        self.bytes += frame.header().stored_bytes();
+        self.frames.push_back(frame);
+        while self.bytes > self.bytes_max {
+            let Some(oldest) = self.frames.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.header().stored_bytes();
+        }
+    }
+
+    /// Returns the frame that holds `position`, when it is still here.
+    pub(crate) fn frame(&self, position: Position) -> Option<&FrameView> {
+        let after = self
+            .frames
+            .partition_point(|frame| frame.header().base_position <= position);
+        let frame = self.frames.get(after.checked_sub(1)?)?;
+        (position < frame.header().end_position()).then_some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kimberlite_types::{ChainHash, LogId, RecordFlags, RecordKind, Timestamp};
+
+    use super::*;
+    use crate::frame::{FRAME_HEADER_BYTES, FrameHeader};
+
+    fn frame(base: u64, count: u16) -> FrameView {
+        let mut header = FrameHeader::watermark(
+            Position::new(base),
+            Timestamp::default(),
+            ChainHash::new([0; 32]),
+            LogId::new([0; 32]),
+        );
+        header.kind = Some(RecordKind::Event);
+        header.flags = RecordFlags::PLAIN;
+        header.count = count;
+        FrameView::new(
+            header,
+            Position::ZERO,
+            base * 1000,
+            &vec![0; FRAME_HEADER_BYTES].into(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_newest_frames_that_fit_are_found_by_position() {
+        let mut tail = Tail::new(FRAME_HEADER_BYTES * 3);
+        for n in 0..10 {
+            tail.push(frame(n * 5, 5));
+        }
+        assert!(tail.frame(Position::new(34)).is_none());
+        for position in 35..50 {
+            let found = tail.frame(Position::new(position)).unwrap();
+            assert_eq!(found.header().base_position.get(), position / 5 * 5);
+        }
+        assert!(tail.frame(Position::new(50)).is_none());
+    }
+
+    #[test]
+    fn a_frame_larger_than_the_tail_is_not_kept() {
+        let mut tail = Tail::new(FRAME_HEADER_BYTES - 1);
+        tail.push(frame(0, 5));
+        assert!(tail.frame(Position::new(0)).is_none());
+    }
+}

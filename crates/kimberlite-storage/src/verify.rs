@@ -1,0 +1,319 @@
+//! Recomputing a whole log from its bytes: digests and leaves on all cores, chain and tree in order.
+
+use std::num::NonZero;
+use std::ops::Range;
+
+use bytes::Bytes;
+use kimberlite_crypto::{chain_next, internal_hash, leaf_hash};
+use kimberlite_disk::Disk;
+use kimberlite_types::{ChainHash, LeafHash, Position, RootHash};
+
+use crate::damage::{Damage, DamageKind};
+use crate::error::StorageError;
+use crate::frame::FrameView;
+use crate::history::History;
+use crate::reader::{LogReader, read_bytes};
+use crate::scan::{Depth, Found, Window};
+use crate::segment::{FRAMES_AT, SealFile, Segment, seal_path};
+
+/// Bytes of a seal file that are read at most.
+const SEAL_BYTES_MAX: u64 = 64 << 20;
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Records that were recomputed.
+    pub records_done: u64,
+    /// Records of the log.
+    pub records_total: u64,
+    /// Stored payload bytes that were hashed.
+    pub payload_bytes_done: u64,
+}
+
+/// What a log is by its own bytes.
+#[derive(Clone, Debug)]
+pub struct VerifiedLog {
+    /// Records that were recomputed.
+    pub records: u64,
+    /// Stored payload bytes that were hashed.
+    pub payload_bytes: u64,
+    /// The chain hash after the last record.
+    pub chain: ChainHash,
+    /// The Merkle root over all records.
+    pub root: RootHash,
+    /// Root and chain at each of the sizes asked for, as far as the log is sound up to there.
+    pub at_sizes: Vec<(Position, RootHash, ChainHash)>,
+    /// What is wrong, in order.
+    pub damage: Vec<Damage>,
+}
+
+/// Recomputes the log up to where `reader` sees it.
+///
+/// `sizes`, in order, are the numbers of records at which root and chain are wanted.
+///
+/// # Errors
+///
+/// [`StorageError::Disk`] when a file cannot be read. Damage is no error here: it is in the result.
+pub fn verify(
+    reader: &LogReader,
+    disk: &dyn Disk,
+    sizes: &[Position],
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<VerifiedLog, StorageError> {
+    let (closed, active, active_end, end) = {
+        let view = reader.shared.view();
+        (
+            view.closed.clone(),
+            view.active.clone(),
+            view.active_end,
+            view.end,
+        )
+    };
+    let mut run = Run::new(reader, sizes, end);
+    for closed in closed {
+        if run.position >= end {
+            break;
+        }
+        let segment = &closed.segment;
+        let bytes = segment.mapped()?.clone();
+        run.segment(segment, &bytes, closed.end.min(end), progress);
+        let seal = disk.read(
+            &seal_path(&reader.shared.log_dir, segment.base()),
+            SEAL_BYTES_MAX,
+        );
+        let seal = seal.ok().and_then(|bytes| SealFile::decode(&bytes).ok());
+        run.check_closed(segment, &bytes, closed.frames_end, seal.as_ref());
+    }
+    if run.position < end {
+        let bytes = read_bytes(&active, 0, active_end)?;
+        run.segment(&active, &bytes, end, progress);
+    }
+    Ok(run.finish())
+}
+
+struct Run<'a> {
+    history: History,
+    /// Whether everything so far is what was written.
+    sound: bool,
+    position: Position,
+    end: Position,
+    payload_bytes: u64,
+    wanted: &'a [Position],
+    at_sizes: Vec<(Position, RootHash, ChainHash)>,
+    damage: Vec<Damage>,
+}
+
+/// The leaves of one frame, or where it is damaged.
+type Leaves = Result<(Vec<LeafHash>, u64), Damage>;
+
+impl<'a> Run<'a> {
+    fn new(reader: &LogReader, sizes: &'a [Position], end: Position) -> Self {
+        debug_assert!(sizes.is_sorted());
+        let mut run = Self {
+            history: History::start(&reader.log_id()),
+            sound: true,
+            position: Position::ZERO,
+            end,
+            payload_bytes: 0,
+            wanted: sizes,
+            at_sizes: Vec::new(),
+            damage: Vec::new(),
+        };
+        run.note_size();
+        run
+    }
+
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        bytes: &Bytes,
+        end: Position,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) {
+        if self.sound && segment.header.base_chain != self.history.chain {
+            self.found(segment.damage(0, segment.base(), DamageKind::ChainBroken));
+        }
+        let frames = self.frames(segment, bytes, end);
+        for (frame, leaves) in frames.iter().zip(leaves_of(&frames)) {
+            self.fold(segment, frame, leaves);
+        }
+        self.position = end;
+        progress(VerifyProgress {
+            records_done: self.position.get(),
+            records_total: self.end.get(),
+            payload_bytes_done: self.payload_bytes,
+        });
+    }
+
+    /// Collects the frames of a segment up to `end`; behind a damaged place it goes on with the next
+    /// frame that can be read.
+    fn frames(&mut self, segment: &Segment, bytes: &Bytes, end: Position) -> Vec<FrameView> {
+        let window = Window {
+            segment: &segment.header,
+            start: 0,
+            bytes: bytes.clone(),
+        };
+        let mut frames = Vec::new();
+        let (mut at, mut position) = (FRAMES_AT, segment.base());
+        while position < end {
+            let (damage, resume_from) = match window.group(at, position, Depth::Shape) {
+                Found::Group(group) => {
+                    let last = group.last().expect("a group has a frame");
+                    at = last.at() + last.header().stored_bytes();
+                    position = last.header().end_position();
+                    frames.extend(group);
+                    continue;
+                }
+                Found::Nothing => {
+                    let kind = DamageKind::MissingFrames { expected: end };
+                    (segment.damage(at, position, kind), at)
+                }
+                Found::Bad(bad) => (segment.damage(bad.byte, bad.position, bad.kind), bad.byte),
+            };
+            self.found(damage);
+            match window.next_frame_header(resume_from + 1) {
+                Some((next_at, header)) if header.base_position > position => {
+                    at = next_at;
+                    position = header.base_position;
+                }
+                _ => break,
+            }
+        }
+        frames
+    }
+
+    fn fold(&mut self, segment: &Segment, frame: &FrameView, leaves: Leaves) {
+        let header = frame.header();
+        let follows = header.base_position == self.history.position();
+        if header.chain_before != self.history.chain {
+            // Behind damage that was told already the chain cannot match.
+            if self.sound || follows {
+                let kind = DamageKind::ChainBroken;
+                self.found(segment.damage(frame.at(), header.base_position, kind));
+            }
+            self.history.chain = header.chain_before;
+        }
+        match leaves {
+            Ok((leaves, payload_bytes)) => {
+                self.payload_bytes += payload_bytes;
+                for leaf in leaves {
+                    self.history.chain = chain_next(&self.history.chain, &leaf);
+                    self.history.frontier.push(leaf);
+                    self.note_size();
+                }
+            }
+            Err(damage) => self.found(damage),
+        }
+    }
+
+    fn note_size(&mut self) {
+        while let Some((&size, rest)) = self.wanted.split_first() {
+            if size > self.history.position() || !self.sound {
+                break;
+            }
+            if size == self.history.position() {
+                self.at_sizes
+                    .push((size, self.history.frontier.root(), self.history.chain));
+            }
+            self.wanted = rest;
+        }
+    }
+
+    fn check_closed(
+        &mut self,
+        segment: &Segment,
+        bytes: &Bytes,
+        frames_end: u64,
+        seal: Option<&SealFile>,
+    ) {
+        let damaged = self
+            .damage
+            .iter()
+            .any(|damage| damage.position >= segment.base());
+        if damaged {
+            return;
+        }
+        let used = usize::try_from(frames_end)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let (frames, rest) = bytes.split_at(used);
+        if let Some(at) = rest.iter().position(|&byte| byte != 0) {
+            let byte = frames_end + u64::try_from(at).expect("memory is smaller than 2^64 bytes");
+            self.found(segment.damage(byte, self.position, DamageKind::TrailingBytes));
+        }
+        if seal.is_some_and(|seal| seal.segment_digest != internal_hash(frames)) {
+            self.found(segment.damage(0, segment.base(), DamageKind::SealMismatch));
+        }
+    }
+
+    fn found(&mut self, damage: Damage) {
+        self.sound = false;
+        self.damage.push(damage);
+    }
+
+    fn finish(mut self) -> VerifiedLog {
+        self.damage.sort_by_key(|damage| damage.position);
+        VerifiedLog {
+            records: self.history.position().get(),
+            payload_bytes: self.payload_bytes,
+            chain: self.history.chain,
+            root: self.history.frontier.root(),
+            at_sizes: self.at_sizes,
+            damage: self.damage,
+        }
+    }
+}
+
+/// Computes the leaves of all frames, on as many threads as there are cores.
+fn leaves_of(frames: &[FrameView]) -> Vec<Leaves> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let parts = split_evenly(frames, cores);
+    std::thread::scope(|scope| {
+        let threads = parts
+            .into_iter()
+            .map(|part| {
+                let part = frames.get(part).unwrap_or_default();
+                scope.spawn(move || part.iter().map(frame_leaves).collect::<Vec<_>>())
+            })
+            .collect::<Vec<_>>();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .flat_map(|leaves| leaves.expect("hashing does not panic"))
+            .collect()
+    })
+}
+
+/// Splits frames into up to `parts` runs of about the same number of bytes.
+fn split_evenly(frames: &[FrameView], parts: usize) -> Vec<Range<usize>> {
+    let total = frames
+        .iter()
+        .map(|frame| u64::from(frame.header().length))
+        .sum::<u64>();
+    let share = total / u64::try_from(parts).unwrap_or(1).max(1) + 1;
+    let mut ranges = Vec::with_capacity(parts);
+    let (mut start, mut bytes) = (0, 0);
+    for (index, frame) in frames.iter().enumerate() {
+        bytes += u64::from(frame.header().length);
+        if bytes >= share {
+            ranges.push(start..index + 1);
+            start = index + 1;
+            bytes = 0;
+        }
+    }
+    if start < frames.len() {
+        ranges.push(start..frames.len());
+    }
+    ranges
+}
+
+fn frame_leaves(frame: &FrameView) -> Leaves {
+    let count = u64::from(frame.header().count);
+    let mut leaves = Vec::with_capacity(usize::from(frame.header().count));
+    let mut payload_bytes = 0;
+    for nth in 0..count {
+        let record = frame.record(Position::new(frame.header().base_position.get() + nth))?;
+        payload_bytes += u64::try_from(record.payload().len()).unwrap_or(0);
+        leaves.push(leaf_hash(&record.canonical_header().encode()));
+    }
+    Ok((leaves, payload_bytes))
+}

@@ -1,0 +1,364 @@
+//! Appending to a log: the one place that writes to its segments.
+//!
+//! Invariants, while the writer is not poisoned:
+//!
+//! * `history.position()` is the position of the next record, `write_at` its frame's byte;
+//! * everything from `write_at` to the end of the active segment is zero on disk;
+//! * `durable <= history.position()`, and `marked <= durable`;
+//! * the segments before the active one are whole and synced.
+//!
+//! A failed write or sync leaves it unknown what is on disk. The writer is then poisoned for good:
+//! only reopening, which reads and rewrites the tail, can tell.
+
+use std::sync::Arc;
+
+use kimberlite_crypto::internal_hash;
+use kimberlite_disk::{Access, Disk, DiskError};
+use kimberlite_types::{Position, Timestamp, limits};
+
+use crate::checkpoint::HistoryState;
+use crate::error::StorageError;
+use crate::frame::{
+    FinishedFrame, FrameBuilder, FrameHeader, FramePlacement, FrameSite, FrameView,
+};
+use crate::history::History;
+use crate::options::{LogOptions, Visibility};
+use crate::prepare::{Jobs, Preparation};
+use crate::reader::{LogReader, Shared};
+use crate::segment::{
+    ClosedSegment, FRAMES_AT, SealFile, Segment, SegmentHeader, next_segment_bytes, seal_path,
+};
+
+/// When a commit group is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Not now: a later sync covers it.
+    Later,
+    /// Once, after all its frames are written.
+    Group,
+    /// After each of its frames.
+    EachFrame,
+}
+
+/// The writing end of a log. There is one at a time.
+#[derive(Debug)]
+pub struct LogWriter {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: LogOptions,
+    pub(crate) active: Arc<Segment>,
+    pub(crate) history: History,
+    pub(crate) write_at: u64,
+    pub(crate) durable: Position,
+    /// The highest durable position that a frame on disk tells.
+    pub(crate) marked: Position,
+    pub(crate) last_time: Timestamp,
+    pub(crate) poisoned: bool,
+    pub(crate) preparation: Preparation,
+    pub(crate) jobs: Arc<Jobs>,
+}
+
+impl LogWriter {
+    /// Returns a reader of the same log.
+    pub fn reader(&self) -> LogReader {
+        LogReader {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Returns the position that the next record will have.
+    pub fn next_position(&self) -> Position {
+        self.history.position()
+    }
+
+    /// Returns the position before which everything has been synced.
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Whether an earlier failure has made the outcome of a write unknown.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Returns chain and tree after the last record that was written.
+    pub fn history(&self) -> HistoryState {
+        HistoryState(self.history.clone())
+    }
+
+    /// Makes sure that a commit group of `bytes` has its place, and begins a new segment when it
+    /// does not fit into the active one.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::GroupTooLarge`], and [`StorageError::Disk`] when there is no space: the log is
+    /// as it was, and the caller may try again. [`StorageError::OutcomeUnknown`] when earlier frames
+    /// could not be synced.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), StorageError> {
+        if self.poisoned {
+            return Err(StorageError::Poisoned);
+        }
+        let bytes_max = limits::GROUP_BYTES_MAX as u64;
+        if bytes > bytes_max {
+            return Err(StorageError::GroupTooLarge { bytes, bytes_max });
+        }
+        if self.write_at + bytes > self.active.header.segment_bytes {
+            self.roll(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a commit group: all of its frames, or none of them after a crash.
+    ///
+    /// The placements must follow on each other and on the log. Readers see the records when the
+    /// group is durable, or at once where the log is opened so.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogWriter::reserve`]; [`StorageError::OutcomeUnknown`] when the write or the sync failed.
+    pub fn commit(
+        &mut self,
+        group: Vec<(FrameBuilder, FramePlacement)>,
+        durability: Durability,
+    ) -> Result<(), StorageError> {
+        assert!(!group.is_empty(), "a commit group has a frame");
+        let bytes = group
+            .iter()
+            .map(|(frame, _)| frame.stored_bytes())
+            .sum::<usize>();
+        self.reserve(u64::try_from(bytes).expect("memory is smaller than 2^64 bytes"))?;
+        let frames = self.finish(group);
+        let written = match durability {
+            Durability::Later | Durability::Group => self.write(&frames),
+            Durability::EachFrame => frames.iter().try_for_each(|frame| {
+                self.write(std::slice::from_ref(frame))?;
+                self.active.file.sync_data()
+            }),
+        };
+        written.map_err(|error| self.poison(error))?;
+        self.publish_written(frames);
+        if durability == Durability::Later {
+            Ok(())
+        } else {
+            self.sync()
+        }
+    }
+
+    fn finish(&mut self, group: Vec<(FrameBuilder, FramePlacement)>) -> Vec<FinishedFrame> {
+        let mut at = self.write_at;
+        let last = group.len() - 1;
+        let mut frames = Vec::with_capacity(group.len());
+        for (index, (frame, placement)) in group.into_iter().enumerate() {
+            assert_eq!(
+                placement.base_position,
+                self.history.position(),
+                "frames follow on the log"
+            );
+            assert!(
+                placement.time >= self.last_time,
+                "time never goes back within a log"
+            );
+            self.last_time = placement.time;
+            let site = FrameSite {
+                seed: self.active.seed(),
+                at,
+                log_id: self.shared.log_id,
+                durable_position: self.durable,
+                more: index < last,
+            };
+            let frame = frame.finish(&placement, site, &mut self.history);
+            at += frame.header.stored_bytes();
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Writes frames at the end of the log.
+    fn write(&mut self, frames: &[FinishedFrame]) -> Result<(), DiskError> {
+        let buffers = frames
+            .iter()
+            .map(|frame| frame.bytes.as_ref())
+            .collect::<Vec<_>>();
+        self.active.file.write_all_at(&buffers, self.write_at)?;
+        self.write_at += frames
+            .iter()
+            .map(|frame| frame.header.stored_bytes())
+            .sum::<u64>();
+        assert!(
+            self.write_at <= self.active.header.segment_bytes,
+            "space was reserved"
+        );
+        Ok(())
+    }
+
+    fn publish_written(&mut self, frames: Vec<FinishedFrame>) {
+        let base = self.active.base();
+        let mut view = self.shared.view_mut();
+        let mut at = view.active_end;
+        for frame in frames {
+            self.marked = self.marked.max(frame.header.durable_position);
+            view.index.note(base, frame.header.base_position, at);
+            let stored = frame.header.stored_bytes();
+            let frame = FrameView::new(frame.header, base, at, &frame.bytes);
+            view.tail.push(frame.expect("a finished frame is whole"));
+            at += stored;
+        }
+        view.active_end = at;
+        debug_assert_eq!(at, self.write_at);
+        if self.options.visibility == Visibility::Written {
+            view.end = self.history.position();
+        }
+        drop(view);
+        let half = self.active.header.segment_bytes / 2;
+        if self.write_at > half && self.active.base() > Position::ZERO {
+            self.preparation.request(next_segment_bytes(
+                Some(self.active.header.segment_bytes),
+                0,
+            ));
+        }
+    }
+
+    /// Syncs everything that was written, and shows it to readers.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::OutcomeUnknown`] when the sync failed: nobody knows what is durable, and a
+    /// second sync would not tell.
+    pub fn sync(&mut self) -> Result<(), StorageError> {
+        if self.poisoned {
+            return Err(StorageError::Poisoned);
+        }
+        if self.durable == self.history.position() {
+            return Ok(());
+        }
+        let synced = self.active.file.sync_data();
+        synced.map_err(|error| self.poison(error))?;
+        self.durable = self.history.position();
+        let mut view = self.shared.view_mut();
+        view.durable = self.durable;
+        view.end = self.durable;
+        Ok(())
+    }
+
+    /// Writes down, when the log falls quiet, that everything in it is durable, so that later
+    /// damage to its last group is known for what it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogWriter::sync`].
+    pub fn write_watermark(&mut self) -> Result<(), StorageError> {
+        self.sync()?;
+        let bytes = crate::frame::FRAME_HEADER_BYTES as u64;
+        let fits = self.write_at + bytes <= self.active.header.segment_bytes;
+        if self.marked == self.durable || !fits {
+            return Ok(());
+        }
+        let header = FrameHeader::watermark(
+            self.durable,
+            self.last_time,
+            self.history.chain,
+            self.shared.log_id,
+        );
+        let encoded = header.encode(self.active.seed(), self.write_at);
+        let file = &self.active.file;
+        let written = file
+            .write_all_at(&[&encoded], self.write_at)
+            .and_then(|()| file.sync_data());
+        written.map_err(|error| self.poison(error))?;
+        self.write_at += header.stored_bytes();
+        self.marked = self.durable;
+        self.shared.view_mut().active_end = self.write_at;
+        Ok(())
+    }
+
+    /// Begins a new segment that has room for a group of `group_bytes`.
+    ///
+    /// 1. The old segment is synced. 2. The new file, durable zeros, gets its header page, 3. and its
+    /// name. 4. The writer turns to it. A crash before 4 leaves the old segment as the last one, or
+    /// a new one without frames. An error in 3 leaves open which, so that poisons.
+    fn roll(&mut self, group_bytes: u64) -> Result<(), StorageError> {
+        self.sync()?;
+        let old_bytes = self.active.header.segment_bytes;
+        let mut salt = [0; 16];
+        if !self.options.entropy.fill(&mut salt) {
+            return Err(StorageError::Entropy);
+        }
+        let header = SegmentHeader {
+            log_id: self.shared.log_id,
+            base_position: self.history.position(),
+            base_chain: self.history.chain,
+            salt,
+            segment_bytes: next_segment_bytes(Some(old_bytes), group_bytes),
+        };
+        let unnamed = self
+            .preparation
+            .take(header.segment_bytes)?
+            .fill(header, &[])?;
+        let named = unnamed.name(self.disk.as_ref(), &self.shared.log_dir);
+        let segment = Arc::new(named.map_err(|error| self.poison(error))?);
+        let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
+        let frames_end = std::mem::replace(&mut self.write_at, FRAMES_AT);
+        self.marked = self.history.position();
+        let closed = {
+            let mut view = self.shared.view_mut();
+            let closed = Arc::new(ClosedSegment {
+                segment: Segment::new(old.header, Arc::clone(&old.file)),
+                end: self.history.position(),
+                frames_end,
+                index: std::mem::take(&mut view.index),
+            });
+            view.closed.push(Arc::clone(&closed));
+            view.active = segment;
+            view.active_end = FRAMES_AT;
+            closed
+        };
+        self.seal(closed, self.history.clone());
+        Ok(())
+    }
+
+    /// Makes the seal of a closed segment in the background. `history` stands at its end.
+    pub(crate) fn seal(&self, closed: Arc<ClosedSegment>, history: History) {
+        let (disk, log_dir) = (Arc::clone(&self.disk), self.shared.log_dir.clone());
+        let running = Jobs::begin(&self.jobs);
+        self.options.background.run(move || {
+            let base = closed.segment.base();
+            let sealed = seal_segment(&closed, history).and_then(|seal| {
+                disk.write_new_atomic(&seal_path(&log_dir, base), &seal.encode(), Access::Shared)
+            });
+            // Without its seal a segment is read as a whole, and sealed, at the next opening.
+            if let Err(error) = sealed {
+                tracing::warn!(%error, position = base.get(), "cannot seal a segment");
+            }
+            drop(running);
+        });
+    }
+
+    fn poison(&mut self, error: DiskError) -> StorageError {
+        self.poisoned = true;
+        tracing::error!(%error, "a write failed, the log takes no more of them until it is reopened");
+        StorageError::OutcomeUnknown(error)
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        // The next opening removes unfinished files: none may be in the making then.
+        self.jobs.wait();
+    }
+}
+
+fn seal_segment(closed: &ClosedSegment, history: History) -> Result<SealFile, DiskError> {
+    debug_assert_eq!(history.position(), closed.end);
+    let map = closed.segment.mapped()?;
+    let used = usize::try_from(closed.frames_end)
+        .unwrap_or(usize::MAX)
+        .min(map.len());
+    Ok(SealFile {
+        log_id: closed.segment.header.log_id,
+        base_position: closed.segment.base(),
+        frames_end: closed.frames_end,
+        history,
+        segment_digest: internal_hash(map.get(..used).unwrap_or_default()),
+        index: closed.index.clone(),
+    })
+}
