@@ -89,6 +89,19 @@ impl SimulatedDisk {
         self.core().fail_write_at = Some(op);
     }
 
+    /// Makes the disk lie about the first write from operation number `op` on, once: it never
+    /// reaches the medium, which shows when power was lost, however often it was synced.
+    pub fn lose_write_at(&self, op: u64) {
+        self.core().misplace_write_at = Some((op, None));
+    }
+
+    /// Like [`lose_write_at`](SimulatedDisk::lose_write_at), and the bytes land at `offset` of the
+    /// same file instead.
+    pub fn misdirect_write_at(&self, op: u64, offset: u64) {
+        let offset = usize::try_from(offset).expect("a byte of a file in memory");
+        self.core().misplace_write_at = Some((op, Some(offset)));
+    }
+
     /// Limits what all files may hold together; a write beyond it is cut short and refused.
     pub fn set_space_bytes(&self, space_bytes: Option<u64>) {
         self.core().space_bytes = space_bytes;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kimberlite_disk::DiskError;
 
-use super::node::{Change, FILE_BYTES_MAX};
+use super::node::{Change, FILE_BYTES_MAX, FileNode};
 use super::tree::NodeId;
 use super::{Tree, WriteObserver};
 use crate::Rng;
@@ -51,6 +51,8 @@ pub(super) struct Core {
     pub(super) crash_at: Option<u64>,
     pub(super) fail_sync_at: Option<u64>,
     pub(super) fail_write_at: Option<u64>,
+    /// From which operation on, and where the bytes land, if anywhere.
+    pub(super) misplace_write_at: Option<(u64, Option<usize>)>,
     pub(super) space_bytes: Option<u64>,
     pub(super) observer: Option<WriteObserver>,
 }
@@ -69,6 +71,7 @@ impl Core {
             crash_at: None,
             fail_sync_at: None,
             fail_write_at: None,
+            misplace_write_at: None,
             space_bytes: None,
             observer: None,
         }
@@ -139,6 +142,13 @@ impl Core {
         }
         let end_max = self.length(node).saturating_add(self.free_bytes());
         let part = end_max.saturating_sub(start).min(bytes.len());
+        let ops = self.ops;
+        if part == bytes.len()
+            && let Some((_, lands_at)) = self.misplace_write_at.take_if(|(at, _)| *at <= ops)
+        {
+            self.file_mut(node).misplace(start, bytes, lands_at);
+            return Ok(());
+        }
         self.write_part(node, start, &bytes[..part]);
         if part == bytes.len() {
             Ok(())
@@ -172,7 +182,7 @@ impl Core {
                 path: path.to_path_buf(),
             });
         }
-        self.change_file(node, Change::Length(length));
+        self.file_mut(node).change(Change::Length(length));
         if turn == Turn::Crashes {
             Err(crashed(path, operation))
         } else {
@@ -183,7 +193,7 @@ impl Core {
     pub(super) fn sync_file(&mut self, node: NodeId, path: &Path) -> Result<(), DiskError> {
         self.alive(path, "sync")?;
         let turn = self.begin(Operation::Sync);
-        let file = self.tree.file_mut(node).expect("an open file has a node");
+        let file = self.file_mut(node);
         match turn {
             Turn::Succeeds => file.sync(),
             Turn::Fails => {
@@ -234,21 +244,15 @@ impl Core {
     /// Writes what there is of a write, which does not even grow the file when there is nothing.
     fn write_part(&mut self, node: NodeId, offset: usize, part: &[u8]) {
         if !part.is_empty() {
-            self.change_file(
-                node,
-                Change::Write {
-                    offset,
-                    bytes: part.to_vec(),
-                },
-            );
+            self.file_mut(node).change(Change::Write {
+                offset,
+                bytes: part.to_vec(),
+            });
         }
     }
 
-    fn change_file(&mut self, node: NodeId, change: Change) {
-        self.tree
-            .file_mut(node)
-            .expect("an open file has a node")
-            .change(change);
+    fn file_mut(&mut self, node: NodeId) -> &mut FileNode {
+        self.tree.file_mut(node).expect("an open file has a node")
     }
 
     fn length(&self, node: NodeId) -> usize {

@@ -246,7 +246,8 @@ fn touched(change: &Change, length: usize) -> std::ops::Range<usize> {
 fn copy_sector(state: &[u8], result: &mut [u8], sector: usize) {
     let start = sector * SECTOR_BYTES;
     let end = (start + SECTOR_BYTES).min(result.len());
-    for (at, byte) in result.iter_mut().enumerate().take(end).skip(start) {
-        *byte = state.get(at).copied().unwrap_or(0);
-    }
+    let known = state.get(start..end.min(state.len())).unwrap_or_default();
+    let (written, beyond) = result[start..end].split_at_mut(known.len());
+    written.copy_from_slice(known);
+    beyond.fill(0);
 }

@@ -73,6 +73,23 @@ impl FileNode {
         self.unsynced.push(change);
     }
 
+    /// A write that readers see where it belongs, and the medium gets somewhere else or not at
+    /// all. The length is kept with the names and does reach the medium.
+    pub(super) fn misplace(&mut self, offset: usize, bytes: Vec<u8>, lands_at: Option<usize>) {
+        let before = self.visible.len();
+        Change::Write {
+            offset,
+            bytes: bytes.clone(),
+        }
+        .apply(&mut self.visible);
+        if self.visible.len() > before {
+            self.unsynced.push(Change::Length(self.visible.len()));
+        }
+        if let Some(offset) = lands_at {
+            self.unsynced.push(Change::Write { offset, bytes });
+        }
+    }
+
     /// Makes durable what is unsynced. What an earlier failed sync gave up is not among it.
     pub(super) fn sync(&mut self) {
         for change in self.unsynced.drain(..) {

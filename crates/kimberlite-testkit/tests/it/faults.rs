@@ -95,6 +95,34 @@ fn a_failed_change_of_length_changes_nothing() {
 }
 
 #[test]
+fn a_lost_write_is_seen_and_synced_and_gone_after_power_loss() {
+    let (disk, file) = disk_with("/f", b"old");
+    disk.lose_write_at(disk.ops() + 1);
+    file.write_all_at(&[b"newer"], 0).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(disk.contents("/f"), b"newer");
+    assert_eq!(disk.process_kill().contents("/f"), b"newer");
+    assert_eq!(
+        disk.crash(CrashMode::KeepUnsynced).contents("/f"),
+        b"old\0\0"
+    );
+}
+
+#[test]
+fn a_misdirected_write_is_seen_where_it_belongs_and_found_elsewhere_after_power_loss() {
+    let (disk, file) = disk_with("/f", b"01234567");
+    disk.misdirect_write_at(1, 5);
+    file.write_all_at(&[b"ab"], 0).unwrap();
+    file.write_all_at(&[b"c"], 3).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(disk.contents("/f"), b"ab2c4567");
+    assert_eq!(
+        disk.crash(CrashMode::LoseUnsynced).contents("/f"),
+        b"012c4ab7"
+    );
+}
+
+#[test]
 fn a_full_disk_takes_what_fits_and_overwriting_needs_no_space() {
     let (disk, file) = disk_with("/f", b"1234");
     disk.set_space_bytes(Some(6));
