@@ -18,7 +18,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use kimberlite_types::limits::{DATA_BYTES_MAX, EVENT_TYPE_BYTES_MAX, METADATA_BYTES_MAX};
 
 const VERSION: u8 = 1;
@@ -119,10 +119,7 @@ impl Envelope {
     ///
     /// [`EnvelopeError`] when the payload is of another version or malformed.
     pub fn decode(payload: Bytes) -> Result<Self, EnvelopeError> {
-        let mut reader = Reader {
-            payload: &payload,
-            at: 0,
-        };
+        let mut reader = Reader { rest: payload };
         let version = reader
             .byte()
             .ok_or(EnvelopeError::Truncated { field: "version" })?;
@@ -133,7 +130,7 @@ impl Envelope {
         let event_type = EventTypeText::new(event_type).ok_or(EnvelopeError::EventType)?;
         let metadata = reader.field("metadata", METADATA_BYTES_MAX)?;
         let data = reader.field("data", DATA_BYTES_MAX)?;
-        if reader.rest().iter().any(|byte| *byte != 0) {
+        if reader.rest.iter().any(|byte| *byte != 0) {
             return Err(EnvelopeError::Padding);
         }
         Ok(Self {
@@ -206,20 +203,13 @@ fn push_field(buffer: &mut Vec<u8>, field: &[u8]) {
     buffer.extend_from_slice(field);
 }
 
-struct Reader<'a> {
-    payload: &'a Bytes,
-    at: usize,
+struct Reader {
+    rest: Bytes,
 }
 
-impl Reader<'_> {
-    fn rest(&self) -> &[u8] {
-        self.payload.get(self.at..).unwrap_or_default()
-    }
-
+impl Reader {
     fn byte(&mut self) -> Option<u8> {
-        let byte = self.payload.get(self.at)?;
-        self.at += 1;
-        Some(*byte)
+        (!self.rest.is_empty()).then(|| self.rest.get_u8())
     }
 
     fn varint(&mut self, field: &'static str) -> Result<u32, EnvelopeError> {
@@ -251,13 +241,10 @@ impl Reader<'_> {
                 bytes_max,
             });
         }
-        if bytes > self.rest().len() {
+        if bytes > self.rest.len() {
             return Err(EnvelopeError::Truncated { field });
         }
-        let end = self.at + bytes;
-        let slice = self.payload.slice(self.at..end);
-        self.at = end;
-        Ok(slice)
+        Ok(self.rest.split_to(bytes))
     }
 }
 
