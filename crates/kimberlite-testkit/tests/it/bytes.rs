@@ -158,11 +158,40 @@ fn a_cut_that_was_not_synced_can_be_undone() {
 fn bytes_behind_a_durable_cut_never_come_back() {
     let (disk, file) = disk_with("/f", &[b'.'; 2 * SECTOR_BYTES]);
     file.set_bytes(0).unwrap();
-    file.write_all_at(&[&[b'#'; SECTOR_BYTES]], 512).unwrap();
-    for content in outcomes(&disk, "/f") {
-        let shown = letters(&content).replace('\0', "0");
-        assert!(["..", "", "0#", "00"].contains(&shown.as_str()), "{shown}");
+    file.write_all_at(&[&[b'#'; SECTOR_BYTES]], 1024).unwrap();
+    let seen: BTreeSet<String> = outcomes(&disk, "/f")
+        .iter()
+        .map(|c| letters(c).replace('\0', "0"))
+        .collect();
+    assert_eq!(
+        seen,
+        BTreeSet::from(["..", "", "00#", "000"].map(str::to_owned))
+    );
+}
+
+#[test]
+fn a_long_write_is_wholly_lost_wholly_kept_or_torn_whatever_becomes_of_the_next() {
+    const COUNT: usize = 30;
+    let (disk, file) = disk_with("/f", &vec![b'.'; 2 * COUNT * SECTOR_BYTES]);
+    for index in 0..2 {
+        let offset = index * COUNT * SECTOR_BYTES;
+        file.write_all_at(
+            &[&vec![b'#'; COUNT * SECTOR_BYTES]],
+            u64::try_from(offset).unwrap(),
+        )
+        .unwrap();
     }
+    let fate = |letters: &str| match letters.matches('#').count() {
+        0 => "lost",
+        COUNT => "kept",
+        _ => "torn",
+    };
+    let seen: BTreeSet<_> = outcomes(&disk, "/f")
+        .iter()
+        .map(|content| letters(content))
+        .map(|letters| (fate(&letters[..COUNT]), fate(&letters[COUNT..])))
+        .collect();
+    assert_eq!(seen.len(), 9, "{seen:?}");
 }
 
 #[test]
