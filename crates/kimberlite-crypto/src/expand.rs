@@ -20,7 +20,9 @@ use zeroize::Zeroizing;
 
 /// Derives `N` bytes from `key` for the use that the parts of `info` name.
 pub(crate) fn expand<const N: usize>(key: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; N]> {
-    const { assert!(N <= 32, "one block of output") }
+    const {
+        assert!(N <= 32, "one block of output");
+    }
     let mut bytes = Zeroizing::new([0; N]);
     Hkdf::<Sha256>::from_prk(key)
         .expect("32 bytes are as many as a SHA-256 has")

@@ -15,6 +15,36 @@
 //! * [`Signer`], [`VerifierKey`], [`CheckpointBody`], [`SignedCheckpoint`]: signed statements about
 //!   history, as C2SP tlog-checkpoints.
 //!
+//! It is not a general toolbox: there is one suite, and it is the one that the log is written with.
+//!
+//! # Examples
+//!
+//! ```
+//! use kimberlite_crypto::{
+//!     Commit, DataKey, KeyId, KeyVersion, Place, SessionCipher, commitment_bytes, log_id,
+//! };
+//! use kimberlite_types::{Position, RecordFlags, SessionId};
+//!
+//! let log_id = log_id(b"the payload of the genesis record");
+//! let data_key = DataKey::new([1; 32]); // random in earnest, as are key id and salt
+//! let (key_id, version, salt) = (KeyId::new([2; 16]), KeyVersion::new(0), [3; 32]);
+//! let (cipher, params) = SessionCipher::open_new(&data_key, &log_id, key_id, version, salt);
+//!
+//! let place = Place {
+//!     log_id,
+//!     stream: None,
+//!     session: SessionId::new(Position::new(1)),
+//!     counter: 0, // never used twice in a session
+//! };
+//! let mut payload = vec![0; commitment_bytes(Commit::Included)];
+//! payload.extend(b"plaintext");
+//! cipher.seal_in_place(&place, Commit::Included, &mut payload, 0);
+//!
+//! let reader = SessionCipher::from_params(&data_key, &log_id, &params)?;
+//! assert_eq!(reader.open(&place, RecordFlags::COMMITTED, &payload)?, b"plaintext");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Features
 //!
 //! `aws-lc-rs` (default) seals with aws-lc; without it the portable `aes-gcm` is used. The bytes are

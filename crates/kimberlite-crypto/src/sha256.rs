@@ -79,7 +79,7 @@ impl PreparedHmac {
             assert!(
                 N <= BLOCK_BYTES - 9,
                 "the message and its padding are one block"
-            )
+            );
         }
         let inner = one_block(self.inner, message);
         one_block(self.outer, &inner)

@@ -253,3 +253,64 @@ impl Associated {
         self.bytes.get(..self.used).expect("what was put is within")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kimberlite_types::Position;
+
+    use super::*;
+
+    /// Who knows the session's key can make any ciphertext authentic; the commitment is what stops
+    /// a second plaintext, and only if opening checks it.
+    #[test]
+    fn a_commitment_of_another_blind_is_refused_although_the_payload_is_authentic() {
+        let log_id = LogId::new([1; 32]);
+        let open_new = |salt| {
+            let id = KeyId::new([2; 16]);
+            SessionCipher::open_new(
+                &DataKey::new([3; 32]),
+                &log_id,
+                id,
+                KeyVersion::new(0),
+                salt,
+            )
+            .0
+        };
+        let honest = open_new([4; 32]);
+        let forger = SessionCipher {
+            blind: open_new([5; 32]).blind,
+            ..open_new([4; 32])
+        };
+        let place = Place {
+            log_id,
+            stream: None,
+            session: SessionId::new(Position::new(6)),
+            counter: 7,
+        };
+        let seal = |cipher: &SessionCipher| {
+            let mut buffer = vec![0; COMMITMENT_BYTES];
+            buffer.extend(b"plaintext");
+            cipher.seal_in_place(&place, Commit::Included, &mut buffer, 0);
+            honest.open(&place, RecordFlags::COMMITTED, &buffer)
+        };
+        assert_eq!(seal(&honest).unwrap(), b"plaintext");
+        assert_eq!(seal(&forger), Err(OpenError::Commitment));
+    }
+
+    #[test]
+    fn every_counter_has_a_nonce_of_its_own() {
+        let log_id = LogId::new([1; 32]);
+        let (id, version) = (KeyId::new([2; 16]), KeyVersion::new(0));
+        let (cipher, _) =
+            SessionCipher::open_new(&DataKey::new([3; 32]), &log_id, id, version, [4; 32]);
+        let base = cipher.nonce(0);
+        assert_eq!(base, *cipher.base_nonce);
+        for bit in 0..32 {
+            let counter = 1_u32 << bit;
+            let mut expected = base;
+            let at = 8 + bit / 8;
+            *expected.get_mut(at).unwrap() ^= 1 << (bit % 8);
+            assert_eq!(cipher.nonce(counter), expected);
+        }
+    }
+}

@@ -281,7 +281,7 @@ proptest! {
             SessionCipher::with_backend(&data_key, &LOG, &params, Backend::RustCrypto).unwrap();
         let default = SessionCipher::from_params(&data_key, &LOG, &params).unwrap();
         let stream = stream.map(|stream| StreamId::new(Position::new(stream.into())));
-        let place = Place { counter, stream, ..place() };
+        let place = Place { stream, counter, ..place() };
         for commit in BOTH {
             let sealed = seal(&portable, &place, commit, &plaintext);
             prop_assert_eq!(&sealed, &seal(&default, &place, commit, &plaintext));
