@@ -1,0 +1,95 @@
+//! What readers know of a tenant's log: which streams there are, and where their events stand.
+//!
+//! Derived from the records that readers may see, and from nothing else; the writer's kernel runs
+//! ahead of it by what is not durable yet.
+
+use std::collections::HashMap;
+
+use kimberlite_crypto::log_id;
+use kimberlite_kernel::{ReplayedFrame, Slot};
+use kimberlite_projection::{Batch, FrameSummary, Projection, StreamIndex};
+use kimberlite_storage::FrameView;
+use kimberlite_types::{NameHash, Position, RecordKind, SessionId, StreamId};
+
+use crate::error::{Error, Problem};
+use crate::payload::{checkpoint_size, split_stream_created};
+
+/// Streams by name, events by offset, key sessions in order.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    pub(crate) index: StreamIndex,
+    pub(crate) sessions: Vec<SessionId>,
+    names: HashMap<NameHash, StreamId>,
+    /// Position after the last record that is not there merely to keep a checkpoint.
+    pub(crate) substantial_end: Position,
+}
+
+impl Catalog {
+    pub(crate) fn stream(&self, name: &NameHash) -> Option<StreamId> {
+        self.names.get(name).copied()
+    }
+
+    /// Takes in a frame that has become visible.
+    pub(crate) fn apply(&mut self, frame: &ReplayedFrame) -> Result<(), Error> {
+        let Slot { position, count, stream, offset, time, .. } = frame.slot;
+        let summary = FrameSummary { kind: frame.kind, position, count, stream, offset, time };
+        let frames = [summary];
+        let batch = Batch::new(position, &frames).map_err(Problem::Index)?;
+        self.index.apply(&batch).map_err(Problem::Index)?;
+        match frame.kind {
+            RecordKind::StreamCreated => {
+                let name = frame.name.ok_or_else(|| unreadable("stream-created", position))?;
+                self.names.insert(name, StreamId::new(position));
+            }
+            RecordKind::KeySession => self.sessions.push(SessionId::new(position)),
+            _ => {}
+        }
+        if frame.kind != RecordKind::Checkpoint {
+            self.substantial_end = batch.end();
+        }
+        Ok(())
+    }
+}
+
+/// Returns what a stored frame means to the kernel.
+pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
+    let header = frame.header();
+    let position = header.base_position;
+    let kind = header.kind.ok_or_else(|| unreadable("watermark", position))?;
+    let mut replayed = ReplayedFrame {
+        kind,
+        slot: Slot {
+            position,
+            count: u32::from(header.count),
+            stream: header.stream,
+            offset: header.base_offset,
+            session: header.session,
+            first_counter: header.first_counter,
+            time: header.time,
+        },
+        name: None,
+        checkpoint_size: None,
+        log_id: None,
+    };
+    let payload = || {
+        let record = frame.record(position);
+        record.map(|record| record.payload().clone()).map_err(|damage| {
+            Error::from(kimberlite_storage::StorageError::Corrupt(damage))
+        })
+    };
+    match kind {
+        RecordKind::Genesis => replayed.log_id = Some(log_id(&payload()?)),
+        RecordKind::StreamCreated => {
+            replayed.name = split_stream_created(&payload()?).map(|(name, _)| name);
+        }
+        RecordKind::Checkpoint => {
+            replayed.checkpoint_size = checkpoint_size(&payload()?).map(Position::new);
+        }
+        _ => {}
+    }
+    Ok(replayed)
+}
+
+fn unreadable(kind: &'static str, position: Position) -> Error {
+    Problem::AdministrativeRecord { kind, position }.into()
+}

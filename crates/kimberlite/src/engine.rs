@@ -1,0 +1,163 @@
+//! The one loop of a writer: seal → order → apply → write → publish.
+//!
+//! A caller seals its events on its own thread where stream and key session are known already (see
+//! [`seal`]). Then, under the tenant's commit lock, [`Engine`] asks the kernel where each frame
+//! goes, hands the frames to the log as one commit group, and shows them to readers.
+//!
+//! Invariants:
+//!
+//! * The kernel's state is ahead of the log only inside [`Engine::commit`]; whatever it applied is
+//!   in the group that is written next. If that write fails the log is poisoned, and with it the
+//!   engine: nothing is decided from the state again.
+//! * Space is reserved before the kernel decides, so a full disk changes nothing.
+//! * A group is durable, as far as the sync policy promises, before its answer is given.
+
+pub(crate) mod seal;
+
+use std::sync::Arc;
+
+use kimberlite_kernel::{
+    Command, ExpectedVersion, Rejection, ReplayedFrame, Sealing, Slot, State, apply_committed,
+};
+use kimberlite_storage::{Durability, FrameBuilder, FramePlacement, LogWriter};
+use kimberlite_types::{NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
+
+use crate::environment::Clock;
+use crate::error::Error;
+use crate::options::SyncPolicy;
+use seal::ActiveSession;
+
+/// Decides and writes. Lives behind the tenant's commit lock.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) log: LogWriter,
+    pub(crate) state: State,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) sync_policy: SyncPolicy,
+    /// The session that new frames are sealed with; none before the first append.
+    pub(crate) session: Option<Arc<ActiveSession>>,
+    /// Counts groups, so that a watcher can tell whether the log has fallen quiet.
+    pub(crate) groups: u64,
+}
+
+/// Frames of one append, sealed but without a place.
+#[derive(Debug)]
+pub(crate) struct SealedEvents {
+    pub(crate) frames: Vec<FrameBuilder>,
+    pub(crate) sealing: Option<Sealing>,
+}
+
+/// A commit group in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    frames: Vec<(FrameBuilder, FramePlacement)>,
+    /// What the frames will mean to readers.
+    replayed: Vec<ReplayedFrame>,
+}
+
+impl Engine {
+    /// Returns the time for the next record: now, or the last record's where the clock went back.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now().max(self.state.last_time())
+    }
+
+    /// Returns the position of the next record, where a frame of `group` is already to go.
+    pub(crate) fn next_position(&self) -> Position {
+        self.state.next_position()
+    }
+
+    /// Asks the kernel for the place of events, and adds their frames.
+    pub(crate) fn append(
+        &mut self,
+        group: &mut Group,
+        stream: StreamId,
+        expected: ExpectedVersion,
+        events: SealedEvents,
+    ) -> Result<Slot, Rejection> {
+        let count = events.frames.iter().map(|frame| u32::from(frame.count())).sum();
+        let command =
+            Command::Append { stream, expected, count, seal: events.sealing, time: self.now() };
+        let slot = *apply_committed(&mut self.state, command)?.slot();
+        let mut nth = 0;
+        for frame in events.frames {
+            let part = part_of(&slot, nth, u32::from(frame.count()));
+            nth += part.count;
+            group.add(RecordKind::Event, frame, part, None);
+        }
+        Ok(slot)
+    }
+
+    /// Asks the kernel for the place of a new stream, and adds its record.
+    pub(crate) fn create_stream(
+        &mut self,
+        group: &mut Group,
+        name: NameHash,
+        frame: FrameBuilder,
+        seal: Option<Sealing>,
+    ) -> Result<StreamId, Rejection> {
+        let command = Command::CreateStream { name, seal, time: self.now() };
+        let slot = *apply_committed(&mut self.state, command)?.slot();
+        group.add(RecordKind::StreamCreated, frame, slot, Some(name));
+        Ok(StreamId::new(slot.position))
+    }
+
+    /// Asks the kernel for the place of a record without a stream and without a seal.
+    pub(crate) fn record(
+        &mut self,
+        group: &mut Group,
+        kind: RecordKind,
+        command: Command,
+        payload: &[u8],
+    ) -> Result<Slot, Rejection> {
+        let slot = *apply_committed(&mut self.state, command)?.slot();
+        let mut frame = FrameBuilder::new(kind, RecordFlags::PLAIN, 1, payload.len());
+        frame.push(payload);
+        group.add(kind, frame, slot, None);
+        Ok(slot)
+    }
+
+    /// Writes a group, and syncs it as the policy says. Returns what has become visible.
+    pub(crate) fn commit(&mut self, group: Group) -> Result<Vec<ReplayedFrame>, Error> {
+        if group.frames.is_empty() {
+            return Ok(Vec::new());
+        }
+        let durability = match self.sync_policy {
+            SyncPolicy::EveryRecord => Durability::EachFrame,
+            SyncPolicy::EveryBatch => Durability::Group,
+            SyncPolicy::OnFlush => Durability::Later,
+        };
+        self.log.commit(group.frames, durability)?;
+        debug_assert_eq!(self.log.next_position(), self.state.next_position());
+        self.groups += 1;
+        Ok(group.replayed)
+    }
+}
+
+impl Group {
+    fn add(&mut self, kind: RecordKind, frame: FrameBuilder, slot: Slot, name: Option<NameHash>) {
+        let placement = FramePlacement {
+            base_position: slot.position,
+            stream: slot.stream,
+            base_offset: slot.offset,
+            time: slot.time,
+            session: slot.session,
+            first_counter: slot.first_counter,
+        };
+        self.frames.push((frame, placement));
+        let (checkpoint_size, log_id) = (None, None);
+        self.replayed.push(ReplayedFrame { kind, slot, name, checkpoint_size, log_id });
+    }
+}
+
+/// Returns the slot of `count` records that begin `nth` into a larger one.
+fn part_of(slot: &Slot, nth: u32, count: u32) -> Slot {
+    debug_assert!(nth + count <= slot.count);
+    let ahead = u64::from(nth);
+    Slot {
+        position: Position::new(slot.position.get() + ahead),
+        count,
+        offset: slot.offset.map(|offset| Offset::new(offset.get() + ahead)),
+        first_counter: slot.first_counter.wrapping_add(nth),
+        ..*slot
+    }
+}

@@ -1,0 +1,203 @@
+//! Turning events into stored payloads, on the thread of whoever appends them.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kimberlite_crypto::{
+    Commit, EnvelopeParts, NameKey, Place, SessionCipher, commitment_bytes, name_hash,
+    seal_overhead,
+};
+use kimberlite_kernel::Sealing;
+use kimberlite_storage::FrameBuilder;
+use kimberlite_types::{
+    LogId, NameHash, RecordFlags, RecordKind, SessionId, StreamId, StreamName, limits,
+};
+
+use super::SealedEvents;
+use crate::event::Event;
+use crate::options::Encryption;
+use crate::payload::{NAME_HASH_BYTES, STREAM_CREATED_TYPE};
+
+/// Bytes of the salt before an unencrypted envelope.
+pub(crate) const SALT_BYTES: usize = 16;
+
+/// The key session that this writer opened.
+#[derive(Debug)]
+pub(crate) struct ActiveSession {
+    pub(crate) id: SessionId,
+    pub(crate) cipher: SessionCipher,
+    next_counter: AtomicU64,
+}
+
+impl ActiveSession {
+    pub(crate) fn new(id: SessionId, cipher: SessionCipher) -> Self {
+        Self { id, cipher, next_counter: AtomicU64::new(0) }
+    }
+
+    /// Takes `count` counters that nobody else gets, whether or not they are used in the end; `None`
+    /// when the session has not that many left.
+    fn take_counters(&self, count: u64) -> Option<u32> {
+        // Relaxed: the counters need to be distinct, nothing is ordered by them.
+        let first = self.next_counter.fetch_add(count, Ordering::Relaxed);
+        let end = first.checked_add(count)?;
+        (end <= limits::SESSION_SEALINGS_MAX).then_some(())?;
+        u32::try_from(first).ok()
+    }
+}
+
+/// How payloads are stored.
+#[derive(Debug)]
+pub(crate) struct Sealer {
+    pub(crate) log_id: LogId,
+    pub(crate) encryption: Encryption,
+    pub(crate) name_key: NameKey,
+    /// Salts of unencrypted payloads come from this secret of the process and a counter.
+    pub(crate) salt_key: [u8; 32],
+    pub(crate) salts: AtomicU64,
+}
+
+impl Sealer {
+    /// Whether payloads are sealed with a key session.
+    pub(crate) fn needs_session(&self) -> bool {
+        self.encryption != Encryption::Off
+    }
+
+    pub(crate) fn name_hash(&self, name: &StreamName) -> NameHash {
+        name_hash(&self.name_key, name.as_str().as_bytes())
+    }
+
+    fn flags(&self) -> RecordFlags {
+        match self.encryption {
+            Encryption::On => RecordFlags::COMMITTED,
+            Encryption::WithoutCommitment => RecordFlags::ENCRYPTED,
+            Encryption::Off => RecordFlags::PLAIN,
+        }
+    }
+
+    /// Returns the bytes that a payload takes beyond its envelope.
+    fn overhead(&self) -> usize {
+        match self.encryption {
+            Encryption::On => seal_overhead(Commit::Included),
+            Encryption::WithoutCommitment => seal_overhead(Commit::Omitted),
+            Encryption::Off => SALT_BYTES,
+        }
+    }
+
+    /// Stores events in frames of at most `frame_records` records; `None` when `session` has not
+    /// enough counters left.
+    pub(crate) fn seal_events(
+        &self,
+        session: Option<&ActiveSession>,
+        stream: StreamId,
+        events: &[Event],
+        frame_records: usize,
+    ) -> Option<SealedEvents> {
+        let mut counter = self.take_counters(session, events.len())?;
+        let sealing = session
+            .filter(|_| self.needs_session())
+            .map(|session| Sealing { session: session.id, first_counter: counter });
+        let mut frames = Vec::new();
+        let mut rest = events;
+        while !rest.is_empty() {
+            let (count, bytes) = self.frame_extent(rest, frame_records);
+            let (part, behind) = rest.split_at(count);
+            let mut frame = FrameBuilder::new(RecordKind::Event, self.flags(), count, bytes);
+            for event in part {
+                let _: Result<(), Infallible> = frame.push_with(|buffer| {
+                    self.store(session, Some(stream), counter, &event.envelope(), buffer);
+                    Ok(())
+                });
+                counter = counter.wrapping_add(1);
+            }
+            frames.push(frame);
+            rest = behind;
+        }
+        Some(SealedEvents { frames, sealing })
+    }
+
+    /// Stores the record of a new stream.
+    pub(crate) fn seal_stream(
+        &self,
+        session: Option<&ActiveSession>,
+        name: &StreamName,
+    ) -> Option<(NameHash, FrameBuilder, Option<Sealing>)> {
+        let counter = self.take_counters(session, 1)?;
+        let hash = self.name_hash(name);
+        let envelope = EnvelopeParts {
+            event_type: STREAM_CREATED_TYPE,
+            metadata: &[],
+            data: name.as_str().as_bytes(),
+        };
+        let bytes = NAME_HASH_BYTES + envelope.encoded_len() + self.overhead();
+        let mut frame = FrameBuilder::new(RecordKind::StreamCreated, self.flags(), 1, bytes);
+        let _: Result<(), Infallible> = frame.push_with(|buffer| {
+            buffer.extend_from_slice(hash.as_bytes());
+            self.store(session, None, counter, &envelope, buffer);
+            Ok(())
+        });
+        let sealing = session
+            .filter(|_| self.needs_session())
+            .map(|session| Sealing { session: session.id, first_counter: counter });
+        Some((hash, frame, sealing))
+    }
+
+    fn take_counters(&self, session: Option<&ActiveSession>, count: usize) -> Option<u32> {
+        if !self.needs_session() {
+            return Some(u32::MAX);
+        }
+        let count = u64::try_from(count).ok()?;
+        session.expect("a session is open before anything is sealed").take_counters(count)
+    }
+
+    /// Returns how many of `events` go into one frame, and the bytes of their payloads.
+    fn frame_extent(&self, events: &[Event], frame_records: usize) -> (usize, usize) {
+        let mut bytes = 0;
+        for (index, event) in events.iter().enumerate() {
+            let payload = event.envelope().encoded_len() + self.overhead();
+            let full = index == frame_records || bytes + payload > limits::FRAME_PAYLOAD_BYTES_TARGET;
+            if index > 0 && full {
+                return (index, bytes);
+            }
+            bytes += payload;
+        }
+        (events.len(), bytes)
+    }
+
+    /// Appends one stored payload to `buffer`.
+    fn store(
+        &self,
+        session: Option<&ActiveSession>,
+        stream: Option<StreamId>,
+        counter: u32,
+        envelope: &EnvelopeParts<'_>,
+        buffer: &mut Vec<u8>,
+    ) {
+        let start = buffer.len();
+        let commit = match self.encryption {
+            Encryption::On => Commit::Included,
+            Encryption::WithoutCommitment => Commit::Omitted,
+            Encryption::Off => {
+                buffer.extend_from_slice(&self.salt());
+                return envelope.encode_into(buffer);
+            }
+        };
+        let session = session.expect("a session is open before anything is sealed");
+        buffer.resize(start + commitment_bytes(commit), 0);
+        envelope.encode_into(buffer);
+        let place = Place { log_id: self.log_id, stream, session: session.id, counter };
+        session.cipher.seal_in_place(&place, commit, buffer, start);
+    }
+
+    /// Returns a salt that nobody can guess: the digest of an unencrypted payload, which outlives a
+    /// purge, then tells nothing about it.
+    fn salt(&self) -> [u8; SALT_BYTES] {
+        let count = self.salts.fetch_add(1, Ordering::Relaxed);
+        let mut message = [0; 40];
+        let (secret, number) = message.split_at_mut(32);
+        secret.copy_from_slice(&self.salt_key);
+        number.copy_from_slice(&count.to_le_bytes());
+        let hash = kimberlite_crypto::internal_hash(&message);
+        *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+    }
+}
+

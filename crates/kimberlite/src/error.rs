@@ -1,0 +1,263 @@
+//! The one error type of the facade.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use kimberlite_crypto::{EnvelopeError, KeyProviderError, KeyringError, NoteError, OpenError};
+use kimberlite_crypto::{RootKeyError, SessionError, SignerError, VerifierKeyError};
+use kimberlite_disk::DiskError;
+use kimberlite_kernel::{Rejection, ReplayError};
+use kimberlite_projection::ProjectionError;
+use kimberlite_storage::StorageError;
+use kimberlite_types::{NameError, Position};
+
+/// Why something could not be done: a [`kind`](Error::kind) to act on, a message for people, and
+/// the cause as [`source`](std::error::Error::source).
+pub struct Error(Box<Problem>);
+
+/// What went wrong, as far as a caller can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The database, tenant or key file does not exist.
+    NotFound,
+    /// Another process or handle has the database open.
+    Locked,
+    /// The keys at hand are not those that the data was written with.
+    WrongKey,
+    /// A key file is missing, damaged, or readable by others.
+    KeyFile,
+    /// Bytes on disk are not what was written. The message names segment, byte and position.
+    Corrupt,
+    /// The log ends before a checkpoint that was made of it.
+    RolledBack,
+    /// The stream does not stand where the caller expected; read it and decide again.
+    WrongVersion,
+    /// The request breaks another rule of the log, such as a limit.
+    Rejected,
+    /// A name or an event is not allowed.
+    InvalidInput,
+    /// A write failed and nobody knows whether it is durable; reopen the database to see.
+    OutcomeUnknown,
+    /// The disk is full; nothing was written.
+    DiskFull,
+    /// The database was opened for reading only.
+    ReadOnly,
+    /// The database was closed.
+    Closed,
+    /// The disk or the operating system refused.
+    Io,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("there is no database in {}; create one by opening it for writing", path.display())]
+    NoDatabase { path: PathBuf },
+    #[error("there is no tenant named {name:?}")]
+    NoTenant { name: String },
+    #[error("{} is in use", path.display())]
+    InUse {
+        path: PathBuf,
+        #[source]
+        source: DiskError,
+    },
+    #[error("the log of tenant {name:?} is missing although its keys say that it was made; restore {}", path.display())]
+    LogMissing { name: String, path: PathBuf },
+    #[error("the database is open for reading only")]
+    ReadOnly,
+    #[error("the database was closed")]
+    Closed,
+    #[error(transparent)]
+    Name(NameError),
+    #[error("{what} has {bytes} bytes, at most {bytes_max} are allowed")]
+    TooLarge { what: &'static str, bytes: usize, bytes_max: usize },
+    #[error("an append has {count} events, 1 to {count_max} are allowed")]
+    EventCount { count: usize, count_max: usize },
+    #[error("the event cannot be written as JSON")]
+    Json(#[source] serde_json::Error),
+    #[error(transparent)]
+    Rejected(Rejection),
+    #[error("the key file {} {problem}", path.display())]
+    KeyFile { path: PathBuf, problem: KeyFileProblem },
+    #[error(
+        "the root key does not open the keys of tenant {name:?}: use the key that the database \
+         was made with"
+    )]
+    WrongRootKey { name: String },
+    #[error("the signing key of tenant {name:?} is not the one that its log began with")]
+    WrongSigner { name: String },
+    #[error("key session {session} cannot be used for this record")]
+    Session {
+        session: Position,
+        #[source]
+        source: SessionError,
+    },
+    #[error("the keyring has no key for session {session}: restore the newest copy of the keyring")]
+    KeyUnknown { session: Position },
+    #[error("the record at position {position} does not open")]
+    Payload {
+        position: Position,
+        #[source]
+        source: OpenError,
+    },
+    #[error("the payload of the record at position {position} cannot be read")]
+    Envelope {
+        position: Position,
+        #[source]
+        source: EnvelopeError,
+    },
+    #[error("the {kind} record at position {position} cannot be read")]
+    AdministrativeRecord { kind: &'static str, position: Position },
+    #[error("the checkpoint of {size} records cannot be used")]
+    Checkpoint {
+        size: u64,
+        #[source]
+        source: NoteError,
+    },
+    #[error("the tenant's name cannot be the name of a signing key")]
+    Origin(#[source] VerifierKeyError),
+    #[error("the key provider gives no key")]
+    KeyProvider(#[source] KeyProviderError),
+    #[error("the log cannot be replayed")]
+    Replay(#[source] ReplayError),
+    #[error("the log cannot be indexed")]
+    Index(#[source] ProjectionError),
+    #[error(transparent)]
+    Storage(StorageError),
+    #[error(transparent)]
+    Disk(DiskError),
+    #[error("the system gave no random bytes")]
+    Entropy,
+}
+
+/// What is wrong with a key file.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeyFileProblem {
+    #[error("is missing: restore it, nothing can be read without it")]
+    Missing,
+    #[error("can be read by others: make it yours alone with `chmod 600`")]
+    NotPrivate,
+    #[error("is not text")]
+    NotText,
+    #[error("cannot be read: {0}")]
+    RootKey(RootKeyError),
+    #[error("cannot be read: {0}")]
+    Signer(SignerError),
+    #[error("cannot be read: {0}")]
+    Keyring(KeyringError),
+}
+
+impl Error {
+    /// Returns what went wrong, as far as a caller can act on it.
+    pub fn kind(&self) -> ErrorKind {
+        match &*self.0 {
+            Problem::NoDatabase { .. } | Problem::NoTenant { .. } => ErrorKind::NotFound,
+            Problem::InUse { .. } => ErrorKind::Locked,
+            Problem::LogMissing { .. } => ErrorKind::RolledBack,
+            Problem::ReadOnly => ErrorKind::ReadOnly,
+            Problem::Closed => ErrorKind::Closed,
+            Problem::Name(_)
+            | Problem::TooLarge { .. }
+            | Problem::EventCount { .. }
+            | Problem::Origin(_)
+            | Problem::Json(_) => ErrorKind::InvalidInput,
+            Problem::Rejected(Rejection::WrongVersion { .. }) => ErrorKind::WrongVersion,
+            Problem::Rejected(_) => ErrorKind::Rejected,
+            Problem::KeyFile { .. } => ErrorKind::KeyFile,
+            Problem::WrongRootKey { .. }
+            | Problem::WrongSigner { .. }
+            | Problem::Session { .. }
+            | Problem::KeyUnknown { .. }
+            | Problem::KeyProvider(_) => ErrorKind::WrongKey,
+            Problem::Payload { .. }
+            | Problem::Envelope { .. }
+            | Problem::AdministrativeRecord { .. }
+            | Problem::Checkpoint { .. }
+            | Problem::Replay(_)
+            | Problem::Index(_) => ErrorKind::Corrupt,
+            Problem::Storage(error) => storage_kind(error),
+            Problem::Disk(error) => disk_kind(error),
+            Problem::Entropy => ErrorKind::Io,
+        }
+    }
+}
+
+fn storage_kind(error: &StorageError) -> ErrorKind {
+    match error {
+        StorageError::Corrupt(_)
+        | StorageError::Replay { .. }
+        | StorageError::CheckpointFile { .. } => ErrorKind::Corrupt,
+        StorageError::RolledBack { .. } | StorageError::FirstSegmentMissing => {
+            ErrorKind::RolledBack
+        }
+        StorageError::Poisoned | StorageError::OutcomeUnknown(_) => ErrorKind::OutcomeUnknown,
+        StorageError::GroupTooLarge { .. } => ErrorKind::InvalidInput,
+        StorageError::Disk(error) => disk_kind(error),
+        _ => ErrorKind::Io,
+    }
+}
+
+fn disk_kind(error: &DiskError) -> ErrorKind {
+    match error {
+        DiskError::NotFound { .. } => ErrorKind::NotFound,
+        DiskError::Locked { .. } => ErrorKind::Locked,
+        DiskError::Full { .. } => ErrorKind::DiskFull,
+        _ => ErrorKind::Io,
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error {
+            // What the replay was refused with is an error of this crate, and the better message.
+            StorageError::Replay { position, source } => match source.downcast::<Error>() {
+                Ok(error) => *error,
+                Err(source) => Problem::Storage(StorageError::Replay { position, source }).into(),
+            },
+            StorageError::Disk(error) => error.into(),
+            other => Problem::Storage(other).into(),
+        }
+    }
+}
+
+impl From<DiskError> for Error {
+    fn from(error: DiskError) -> Self {
+        Problem::Disk(error).into()
+    }
+}
+
+impl From<NameError> for Error {
+    fn from(error: NameError) -> Self {
+        Problem::Name(error).into()
+    }
+}
+
+impl From<Rejection> for Error {
+    fn from(rejection: Rejection) -> Self {
+        Problem::Rejected(rejection).into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}

@@ -1,0 +1,179 @@
+//! How a database is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kimberlite_disk::{Disk, OsDisk};
+use kimberlite_storage::Entropy;
+
+use crate::database::Database;
+use crate::environment::{Clock, SystemClock, SystemEntropy};
+use crate::error::Error;
+
+/// Whether events are encrypted.
+///
+/// What is in the log already stays as it is, and is read either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Encryption {
+    /// AES-256-GCM, with a commitment to the plaintext by which one record can be disclosed and
+    /// checked without a key. 48 bytes an event.
+    #[default]
+    On,
+    /// AES-256-GCM without the commitment: faster, 16 bytes an event.
+    WithoutCommitment,
+    /// None. Stream names, types and data stand readable on disk.
+    Off,
+}
+
+/// When events are synced to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SyncPolicy {
+    /// Each record before the next one is written.
+    EveryRecord,
+    /// Once for each append, before it returns.
+    #[default]
+    EveryBatch,
+    /// When [`Tenant::flush`](crate::Tenant::flush) or a checkpoint asks for it; in between the
+    /// operating system decides, and a power failure may take what it has not written yet.
+    OnFlush,
+}
+
+impl SyncPolicy {
+    /// Whether an append that has returned survives power loss.
+    pub const fn is_durable(self) -> bool {
+        !matches!(self, Self::OnFlush)
+    }
+}
+
+/// What a database is opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) encryption: Encryption,
+    pub(crate) sync_policy: SyncPolicy,
+    pub(crate) create: bool,
+    pub(crate) read_only: bool,
+    pub(crate) background: bool,
+    pub(crate) tail_bytes_max: usize,
+}
+
+/// Opens a database with other options than the defaults.
+///
+/// ```
+/// use kimberlite::{Database, Encryption, SyncPolicy};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path();
+/// let db = Database::builder(path)
+///     .encryption(Encryption::WithoutCommitment)
+///     .sync_policy(SyncPolicy::EveryBatch)
+///     .open()?;
+/// # drop(db);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct DatabaseBuilder {
+    path: PathBuf,
+    options: Options,
+}
+
+impl DatabaseBuilder {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let options = Options {
+            disk: Arc::new(OsDisk::new()),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            encryption: Encryption::default(),
+            sync_policy: SyncPolicy::default(),
+            create: true,
+            read_only: false,
+            background: true,
+            tail_bytes_max: kimberlite_storage::LogOptions::TAIL_BYTES_MAX,
+        };
+        Self { path, options }
+    }
+
+    /// Whether a database is made when there is none; it is unless said otherwise.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.options.create = create;
+        self
+    }
+
+    /// Whether the database is opened for reading only: nothing on disk is changed, no lock is
+    /// taken, and a damaged log is read as far as it goes.
+    ///
+    /// Beside a writer in another process the newest append may be seen up to one sync before it
+    /// is durable.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.options.read_only = read_only;
+        self
+    }
+
+    /// Whether, and how, what is appended from now on is encrypted.
+    #[must_use]
+    pub fn encryption(mut self, encryption: Encryption) -> Self {
+        self.options.encryption = encryption;
+        self
+    }
+
+    /// When what is appended from now on is synced.
+    #[must_use]
+    pub fn sync_policy(mut self, sync_policy: SyncPolicy) -> Self {
+        self.options.sync_policy = sync_policy;
+        self
+    }
+
+    /// Bytes of recent events that each tenant keeps in memory for its readers; 4 MiB unless said
+    /// otherwise.
+    #[must_use]
+    pub fn tail_bytes_max(mut self, bytes: usize) -> Self {
+        self.options.tail_bytes_max = bytes;
+        self
+    }
+
+    /// Whether threads of the database prepare and seal segments and note when a log has fallen
+    /// quiet; without them callers do the former, and nobody the latter.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Self {
+        self.options.background = background;
+        self
+    }
+
+    /// The disk that the database lives on.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.options.disk = disk;
+        self
+    }
+
+    /// Where the times of records come from.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.options.clock = clock;
+        self
+    }
+
+    /// Where keys and salts come from. Whoever knows these bytes can read the database.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.options.entropy = entropy;
+        self
+    }
+
+    /// Opens the database.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): there is none, and none may be made.
+    /// * [`ErrorKind::Locked`](crate::ErrorKind::Locked): it is open in another process or handle.
+    /// * [`ErrorKind::KeyFile`](crate::ErrorKind::KeyFile): the root key is missing or unfit.
+    pub fn open(self) -> Result<Database, Error> {
+        Database::open_with(self.path, self.options)
+    }
+}
