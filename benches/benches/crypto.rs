@@ -20,8 +20,10 @@ use sha2::{Digest as _, Sha256};
 const LOG: LogId = LogId::new([1; 32]);
 const BACKENDS: [Backend; 2] = [Backend::AwsLc, Backend::RustCrypto];
 const PAYLOAD_BYTES: [usize; 2] = [256, 1024];
-const COMMITS: [(Commit, &str); 2] =
-    [(Commit::Included, "committed"), (Commit::Omitted, "uncommitted")];
+const COMMITS: [(Commit, &str); 2] = [
+    (Commit::Included, "committed"),
+    (Commit::Omitted, "uncommitted"),
+];
 
 fn bytes(count: usize) -> u64 {
     u64::try_from(count).expect("a size")
@@ -75,9 +77,12 @@ fn internal(criterion: &mut Criterion) {
     for count in [2, 4, 8, 16] {
         let pages = vec![page.as_slice(); count];
         group.throughput(Throughput::Bytes(1024 * bytes(count)));
-        group.bench_function(BenchmarkId::new("blake3 1 KiB side by side", count), |bencher| {
-            bencher.iter(|| internal_hash_many(black_box(&pages)));
-        });
+        group.bench_function(
+            BenchmarkId::new("blake3 1 KiB side by side", count),
+            |bencher| {
+                bencher.iter(|| internal_hash_many(black_box(&pages)));
+            },
+        );
     }
     group.throughput(Throughput::Bytes(1 << 20));
     group.bench_function("blake3 1 MiB", |bencher| {
@@ -140,12 +145,15 @@ fn floor(
         });
     });
     let portable = Aes256Gcm::new(&[3; 32].into());
-    group.bench_function(BenchmarkId::new("RustCrypto floor", payload_bytes), |bencher| {
-        bencher.iter(|| {
-            let text = InOutBuf::from(black_box(buffer.as_mut_slice()));
-            portable.encrypt_inout_detached(&[1; 12].into(), &associated, text)
-        });
-    });
+    group.bench_function(
+        BenchmarkId::new("RustCrypto floor", payload_bytes),
+        |bencher| {
+            bencher.iter(|| {
+                let text = InOutBuf::from(black_box(buffer.as_mut_slice()));
+                portable.encrypt_inout_detached(&[1; 12].into(), &associated, text)
+            });
+        },
+    );
     group.bench_function(BenchmarkId::new("sha256 floor", payload_bytes), |bencher| {
         bencher.iter(|| Sha256::digest(black_box(&buffer)));
     });
