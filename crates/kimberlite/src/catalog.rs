@@ -31,14 +31,30 @@ impl Catalog {
 
     /// Takes in a frame that has become visible.
     pub(crate) fn apply(&mut self, frame: &ReplayedFrame) -> Result<(), Error> {
-        let Slot { position, count, stream, offset, time, .. } = frame.slot;
-        let summary = FrameSummary { kind: frame.kind, position, count, stream, offset, time };
+        let Slot {
+            position,
+            count,
+            stream,
+            offset,
+            time,
+            ..
+        } = frame.slot;
+        let summary = FrameSummary {
+            kind: frame.kind,
+            position,
+            count,
+            stream,
+            offset,
+            time,
+        };
         let frames = [summary];
         let batch = Batch::new(position, &frames).map_err(Problem::Index)?;
         self.index.apply(&batch).map_err(Problem::Index)?;
         match frame.kind {
             RecordKind::StreamCreated => {
-                let name = frame.name.ok_or_else(|| unreadable("stream-created", position))?;
+                let name = frame
+                    .name
+                    .ok_or_else(|| unreadable("stream-created", position))?;
                 self.names.insert(name, StreamId::new(position));
             }
             RecordKind::KeySession => self.sessions.push(SessionId::new(position)),
@@ -55,7 +71,9 @@ impl Catalog {
 pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
     let header = frame.header();
     let position = header.base_position;
-    let kind = header.kind.ok_or_else(|| unreadable("watermark", position))?;
+    let kind = header
+        .kind
+        .ok_or_else(|| unreadable("watermark", position))?;
     let mut replayed = ReplayedFrame {
         kind,
         slot: Slot {
@@ -73,9 +91,9 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
     };
     let payload = || {
         let record = frame.record(position);
-        record.map(|record| record.payload().clone()).map_err(|damage| {
-            Error::from(kimberlite_storage::StorageError::Corrupt(damage))
-        })
+        record
+            .map(|record| record.payload().clone())
+            .map_err(|damage| Error::from(kimberlite_storage::StorageError::Corrupt(damage)))
     };
     match kind {
         RecordKind::Genesis => replayed.log_id = Some(log_id(&payload()?)),

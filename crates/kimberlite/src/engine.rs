@@ -74,9 +74,18 @@ impl Engine {
         expected: ExpectedVersion,
         events: SealedEvents,
     ) -> Result<Slot, Rejection> {
-        let count = events.frames.iter().map(|frame| u32::from(frame.count())).sum();
-        let command =
-            Command::Append { stream, expected, count, seal: events.sealing, time: self.now() };
+        let count = events
+            .frames
+            .iter()
+            .map(|frame| u32::from(frame.count()))
+            .sum();
+        let command = Command::Append {
+            stream,
+            expected,
+            count,
+            seal: events.sealing,
+            time: self.now(),
+        };
         let slot = *apply_committed(&mut self.state, command)?.slot();
         let mut nth = 0;
         for frame in events.frames {
@@ -95,7 +104,11 @@ impl Engine {
         frame: FrameBuilder,
         seal: Option<Sealing>,
     ) -> Result<StreamId, Rejection> {
-        let command = Command::CreateStream { name, seal, time: self.now() };
+        let command = Command::CreateStream {
+            name,
+            seal,
+            time: self.now(),
+        };
         let slot = *apply_committed(&mut self.state, command)?.slot();
         group.add(RecordKind::StreamCreated, frame, slot, Some(name));
         Ok(StreamId::new(slot.position))
@@ -145,7 +158,13 @@ impl Group {
         };
         self.frames.push((frame, placement));
         let (checkpoint_size, log_id) = (None, None);
-        self.replayed.push(ReplayedFrame { kind, slot, name, checkpoint_size, log_id });
+        self.replayed.push(ReplayedFrame {
+            kind,
+            slot,
+            name,
+            checkpoint_size,
+            log_id,
+        });
     }
 }
 

@@ -20,9 +20,14 @@ pub trait Clock: Debug + Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the clock"
+    )]
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Timestamp::from_nanoseconds(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 }
@@ -40,5 +45,9 @@ impl Entropy for SystemEntropy {
 /// Draws random bytes.
 pub(crate) fn random<const N: usize>(entropy: &dyn Entropy) -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
-    if entropy.fill(&mut bytes) { Ok(bytes) } else { Err(Problem::Entropy.into()) }
+    if entropy.fill(&mut bytes) {
+        Ok(bytes)
+    } else {
+        Err(Problem::Entropy.into())
+    }
 }

@@ -70,7 +70,11 @@ pub(crate) enum Problem {
     #[error(transparent)]
     Name(NameError),
     #[error("{what} has {bytes} bytes, at most {bytes_max} are allowed")]
-    TooLarge { what: &'static str, bytes: usize, bytes_max: usize },
+    TooLarge {
+        what: &'static str,
+        bytes: usize,
+        bytes_max: usize,
+    },
     #[error("an append has {count} events, 1 to {count_max} are allowed")]
     EventCount { count: usize, count_max: usize },
     #[error("the event cannot be written as JSON")]
@@ -78,7 +82,10 @@ pub(crate) enum Problem {
     #[error(transparent)]
     Rejected(Rejection),
     #[error("the key file {} {problem}", path.display())]
-    KeyFile { path: PathBuf, problem: KeyFileProblem },
+    KeyFile {
+        path: PathBuf,
+        problem: KeyFileProblem,
+    },
     #[error(
         "the root key does not open the keys of tenant {name:?}: use the key that the database \
          was made with"
@@ -107,7 +114,10 @@ pub(crate) enum Problem {
         source: EnvelopeError,
     },
     #[error("the {kind} record at position {position} cannot be read")]
-    AdministrativeRecord { kind: &'static str, position: Position },
+    AdministrativeRecord {
+        kind: &'static str,
+        position: Position,
+    },
     #[error("the checkpoint of {size} records cannot be used")]
     Checkpoint {
         size: u64,

@@ -28,7 +28,11 @@ impl Event {
     /// The type has 1 to 255 bytes without control characters, the data up to 16 MiB; both are
     /// checked when the event is appended.
     pub fn new(event_type: impl Into<String>, data: impl Into<Bytes>) -> Self {
-        Self { event_type: event_type.into(), metadata: Bytes::new(), data: data.into() }
+        Self {
+            event_type: event_type.into(),
+            metadata: Bytes::new(),
+            data: data.into(),
+        }
     }
 
     /// Makes an event whose data is `value` as JSON.
@@ -68,7 +72,11 @@ impl Event {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         EventType::new(&self.event_type)?;
-        check_bytes("an event's metadata", &self.metadata, limits::METADATA_BYTES_MAX)?;
+        check_bytes(
+            "an event's metadata",
+            &self.metadata,
+            limits::METADATA_BYTES_MAX,
+        )?;
         check_bytes("an event's data", &self.data, limits::DATA_BYTES_MAX)
     }
 
@@ -85,5 +93,10 @@ fn check_bytes(what: &'static str, bytes: &[u8], bytes_max: usize) -> Result<(),
     if bytes.len() <= bytes_max {
         return Ok(());
     }
-    Err(Problem::TooLarge { what, bytes: bytes.len(), bytes_max }.into())
+    Err(Problem::TooLarge {
+        what,
+        bytes: bytes.len(),
+        bytes_max,
+    }
+    .into())
 }

@@ -65,7 +65,11 @@ impl KeyStore {
             None => return Err(key_file(&path, KeyFileProblem::Missing)),
         };
         let provider: Arc<dyn KeyProvider> = Arc::new(root);
-        Ok(Self { disk: Arc::clone(disk), dir: dir.to_owned(), provider })
+        Ok(Self {
+            disk: Arc::clone(disk),
+            dir: dir.to_owned(),
+            provider,
+        })
     }
 
     fn tenant_dir(&self, name: &TenantName) -> PathBuf {
@@ -89,7 +93,8 @@ impl KeyStore {
         self.disk.create_dir_all(&dir)?;
         let signer = Signer::from_seed(random(entropy)?);
         let pem = signer.to_pem();
-        self.disk.write_new_atomic(&dir.join("signer.pem"), pem.as_bytes(), Access::Private)?;
+        self.disk
+            .write_new_atomic(&dir.join("signer.pem"), pem.as_bytes(), Access::Private)?;
         Ok(signer)
     }
 
@@ -100,12 +105,24 @@ impl KeyStore {
         log_id: LogId,
         entropy: &dyn Entropy,
     ) -> Result<(), Error> {
-        let kek = self.provider.key_encryption_key(&log_id, EPOCH).map_err(Problem::KeyProvider)?;
+        let kek = self
+            .provider
+            .key_encryption_key(&log_id, EPOCH)
+            .map_err(Problem::KeyProvider)?;
         let data_key = DataKey::new(random(entropy)?);
         let key_id = KeyId::new(random(entropy)?);
         let wrapped = kek.wrap(&log_id, &key_id, FIRST_VERSION, &data_key);
-        let entry = KeyringEntry { key_id, version: FIRST_VERSION, epoch: EPOCH, wrapped };
-        let keyring = Keyring { log_id, generation: 0, entries: vec![entry] };
+        let entry = KeyringEntry {
+            key_id,
+            version: FIRST_VERSION,
+            epoch: EPOCH,
+            wrapped,
+        };
+        let keyring = Keyring {
+            log_id,
+            generation: 0,
+            entries: vec![entry],
+        };
         // A keyring of an earlier attempt that never got its log must not win over this one.
         let other = self.keyring_path(name, Slot::B);
         match self.disk.remove(&other) {
@@ -127,30 +144,48 @@ impl KeyStore {
     /// Writes a generation into its slot; the other slot keeps the one before it.
     fn write_keyring(&self, name: &TenantName, keyring: &Keyring) -> Result<(), Error> {
         let path = self.keyring_path(name, Keyring::slot_for(keyring.generation));
-        self.disk.write_new_atomic(&path, &keyring.encode(), Access::Private)?;
+        self.disk
+            .write_new_atomic(&path, &keyring.encode(), Access::Private)?;
         Ok(())
     }
 
     /// Reads the keyring; `None` when the tenant has none.
     pub(crate) fn read_keyring(&self, name: &TenantName) -> Result<Option<Keyring>, Error> {
         let read = |slot| {
-            read_private(self.disk.as_ref(), &self.keyring_path(name, slot), KEYRING_BYTES_MAX)
+            read_private(
+                self.disk.as_ref(),
+                &self.keyring_path(name, slot),
+                KEYRING_BYTES_MAX,
+            )
         };
         let (a, b) = (read(Slot::A)?, read(Slot::B)?);
         if a.is_none() && b.is_none() {
             return Ok(None);
         }
-        let keyring = Keyring::newest(a.as_deref().map(Vec::as_slice), b.as_deref().map(Vec::as_slice));
+        let keyring = Keyring::newest(
+            a.as_deref().map(Vec::as_slice),
+            b.as_deref().map(Vec::as_slice),
+        );
         let path = || self.keyring_path(name, Slot::A);
-        keyring.map(Some).map_err(|error| key_file(&path(), KeyFileProblem::Keyring(error)))
+        keyring
+            .map(Some)
+            .map_err(|error| key_file(&path(), KeyFileProblem::Keyring(error)))
     }
 
     /// Opens all keys of a tenant whose log exists.
-    pub(crate) fn open_tenant(&self, name: &TenantName, log_id: LogId) -> Result<TenantKeys, Error> {
-        let keyring = self.read_keyring(name)?.ok_or_else(|| {
-            key_file(&self.keyring_path(name, Slot::A), KeyFileProblem::Missing)
-        })?;
-        let wrong = || Error::from(Problem::WrongRootKey { name: name.as_str().to_owned() });
+    pub(crate) fn open_tenant(
+        &self,
+        name: &TenantName,
+        log_id: LogId,
+    ) -> Result<TenantKeys, Error> {
+        let keyring = self
+            .read_keyring(name)?
+            .ok_or_else(|| key_file(&self.keyring_path(name, Slot::A), KeyFileProblem::Missing))?;
+        let wrong = || {
+            Error::from(Problem::WrongRootKey {
+                name: name.as_str().to_owned(),
+            })
+        };
         if keyring.log_id != log_id {
             return Err(wrong());
         }
@@ -167,23 +202,31 @@ impl KeyStore {
         let path = self.tenant_dir(name).join("signer.pem");
         let pem = read_private(self.disk.as_ref(), &path, TEXT_BYTES_MAX)?
             .ok_or_else(|| key_file(&path, KeyFileProblem::Missing))?;
-        let pem = std::str::from_utf8(&pem).map_err(|_| key_file(&path, KeyFileProblem::NotText))?;
-        let signer =
-            Signer::from_pem(pem).map_err(|error| key_file(&path, KeyFileProblem::Signer(error)))?;
-        Ok(TenantKeys { keyring, data_keys, signer })
+        let pem =
+            std::str::from_utf8(&pem).map_err(|_| key_file(&path, KeyFileProblem::NotText))?;
+        let signer = Signer::from_pem(pem)
+            .map_err(|error| key_file(&path, KeyFileProblem::Signer(error)))?;
+        Ok(TenantKeys {
+            keyring,
+            data_keys,
+            signer,
+        })
     }
 }
 
 impl TenantKeys {
     /// Returns the key that new sessions come from.
     pub(crate) fn newest(&self) -> &(KeyId, KeyVersion, DataKey) {
-        self.data_keys.last().expect("opening refuses a keyring without keys")
+        self.data_keys
+            .last()
+            .expect("opening refuses a keyring without keys")
     }
 
     pub(crate) fn find(&self, id: &KeyId, version: KeyVersion) -> Option<&DataKey> {
-        let key = self.data_keys.iter().find(|(key_id, key_version, _)| {
-            key_id == id && *key_version == version
-        });
+        let key = self
+            .data_keys
+            .iter()
+            .find(|(key_id, key_version, _)| key_id == id && *key_version == version);
         key.map(|(_, _, key)| key)
     }
 }
@@ -211,5 +254,9 @@ fn read_private(
 }
 
 fn key_file(path: &Path, problem: KeyFileProblem) -> Error {
-    Problem::KeyFile { path: path.to_owned(), problem }.into()
+    Problem::KeyFile {
+        path: path.to_owned(),
+        problem,
+    }
+    .into()
 }

@@ -1,1 +1,93 @@
-//! Embedded, verifiable log database: append events, prove that nobody touched them.
+//! Embedded, verifiable log database.
+//!
+//! An application opens a directory and appends events. Every event is durable when the call
+//! returns, ordered, hash-chained, a leaf of a Merkle tree under signed checkpoints, and encrypted
+//! per tenant. All data is an immutable, ordered log; all state is a derived view.
+//!
+//! It is not a SQL engine, not a message broker, and not a blockchain.
+//!
+//! ```
+//! use kimberlite::{Database, Event, ExpectedVersion};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path();
+//! let db = Database::open(path)?; // made when absent; encryption on, keys in `keys/`
+//! let clinic = db.tenant("clinic-7")?; // own log, keys, signer
+//! let patient = clinic.stream("patient/42")?; // comes into being with its first event
+//!
+//! let receipt = patient.append(
+//!     ExpectedVersion::Any,
+//!     &[Event::new("admitted", "ward 3"), Event::new("triaged", "priority 2")],
+//! )?; // durable now
+//! assert_eq!(receipt.count(), 2);
+//!
+//! for record in patient.read(0..) {
+//!     let record = record?;
+//!     println!("{} {:?}", record.event_type(), record.data());
+//! }
+//!
+//! let checkpoint = clinic.checkpoint()?; // a signed note
+//! assert!(clinic.verify()?.is_sound()); // recomputes everything
+//! # assert!(checkpoint.size() > 2);
+//! db.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//!
+//! Under [`SyncPolicy::EveryRecord`] and [`SyncPolicy::EveryBatch`], the default, an append that has
+//! returned survives power loss. Events of one append are there together or not at all. What was
+//! acknowledged is never silently dropped: damage is an error that says where it is, and a log that
+//! is shorter than its newest checkpoint is reported as rolled back.
+//!
+//! # Limits
+//!
+//! [`limits`] names them all: 16 MiB of data an event, 65,536 events an append.
+//!
+//! # Features
+//!
+//! * `aws-lc-rs` (default): the fastest AES-256-GCM, needs a C compiler. Without it a portable
+//!   implementation writes the same bytes.
+
+#![forbid(unsafe_code)]
+
+mod cache;
+mod catalog;
+mod checkpoint;
+mod database;
+mod engine;
+mod environment;
+mod error;
+mod event;
+mod inspect;
+mod keys;
+mod open;
+mod options;
+mod payload;
+mod quiet;
+mod read;
+mod stream;
+mod tenant;
+mod verify;
+
+pub use checkpoint::Checkpoint;
+pub use database::Database;
+pub use environment::{Clock, SystemClock, SystemEntropy};
+pub use error::{Error, ErrorKind};
+pub use event::Event;
+pub use inspect::{Inspection, KeySummary, Stats};
+pub use kimberlite_disk::Disk;
+pub use kimberlite_kernel::ExpectedVersion;
+pub use kimberlite_storage::{
+    Damage, DamageKind, Entropy, FrameHeader, OpenReport, SegmentState, SegmentSummary,
+    TailDiscarded, VerifyProgress,
+};
+pub use kimberlite_types::{
+    ChainHash, EventType, Offset, Position, RecordKind, RootHash, SessionId, StreamId, StreamName,
+    TenantName, Timestamp, limits,
+};
+pub use options::{DatabaseBuilder, Encryption, SyncPolicy};
+pub use read::{Record, RecordIter};
+pub use stream::{Receipt, Stream};
+pub use tenant::{StreamSummary, Tenant};
+pub use verify::{Finding, VerifyReport};

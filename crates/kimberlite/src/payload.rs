@@ -58,7 +58,11 @@ impl Genesis {
             return None;
         }
         let label = std::str::from_utf8(label).ok()?.to_owned();
-        Some(Self { random: *random, public_key: *public_key, label })
+        Some(Self {
+            random: *random,
+            public_key: *public_key,
+            label,
+        })
     }
 }
 
@@ -90,12 +94,19 @@ mod tests {
 
     #[test]
     fn a_genesis_round_trips_and_cuts_are_refused() {
-        let genesis =
-            Genesis { random: [1; 32], public_key: [2; 32], label: "clinic-7".to_owned() };
+        let genesis = Genesis {
+            random: [1; 32],
+            public_key: [2; 32],
+            label: "clinic-7".to_owned(),
+        };
         let bytes = genesis.encode();
         assert_eq!(Genesis::decode(&bytes), Some(genesis));
         for end in 0..bytes.len() {
-            assert_eq!(Genesis::decode(bytes.get(..end).unwrap()), None, "cut at {end}");
+            assert_eq!(
+                Genesis::decode(bytes.get(..end).unwrap()),
+                None,
+                "cut at {end}"
+            );
         }
     }
 

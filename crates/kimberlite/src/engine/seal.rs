@@ -31,7 +31,11 @@ pub(crate) struct ActiveSession {
 
 impl ActiveSession {
     pub(crate) fn new(id: SessionId, cipher: SessionCipher) -> Self {
-        Self { id, cipher, next_counter: AtomicU64::new(0) }
+        Self {
+            id,
+            cipher,
+            next_counter: AtomicU64::new(0),
+        }
     }
 
     /// Takes `count` counters that nobody else gets, whether or not they are used in the end; `None`
@@ -95,7 +99,10 @@ impl Sealer {
         let mut counter = self.take_counters(session, events.len())?;
         let sealing = session
             .filter(|_| self.needs_session())
-            .map(|session| Sealing { session: session.id, first_counter: counter });
+            .map(|session| Sealing {
+                session: session.id,
+                first_counter: counter,
+            });
         let mut frames = Vec::new();
         let mut rest = events;
         while !rest.is_empty() {
@@ -137,7 +144,10 @@ impl Sealer {
         });
         let sealing = session
             .filter(|_| self.needs_session())
-            .map(|session| Sealing { session: session.id, first_counter: counter });
+            .map(|session| Sealing {
+                session: session.id,
+                first_counter: counter,
+            });
         Some((hash, frame, sealing))
     }
 
@@ -146,7 +156,9 @@ impl Sealer {
             return Some(u32::MAX);
         }
         let count = u64::try_from(count).ok()?;
-        session.expect("a session is open before anything is sealed").take_counters(count)
+        session
+            .expect("a session is open before anything is sealed")
+            .take_counters(count)
     }
 
     /// Returns how many of `events` go into one frame, and the bytes of their payloads.
@@ -154,7 +166,8 @@ impl Sealer {
         let mut bytes = 0;
         for (index, event) in events.iter().enumerate() {
             let payload = event.envelope().encoded_len() + self.overhead();
-            let full = index == frame_records || bytes + payload > limits::FRAME_PAYLOAD_BYTES_TARGET;
+            let full =
+                index == frame_records || bytes + payload > limits::FRAME_PAYLOAD_BYTES_TARGET;
             if index > 0 && full {
                 return (index, bytes);
             }
@@ -184,7 +197,12 @@ impl Sealer {
         let session = session.expect("a session is open before anything is sealed");
         buffer.resize(start + commitment_bytes(commit), 0);
         envelope.encode_into(buffer);
-        let place = Place { log_id: self.log_id, stream, session: session.id, counter };
+        let place = Place {
+            log_id: self.log_id,
+            stream,
+            session: session.id,
+            counter,
+        };
         session.cipher.seal_in_place(&place, commit, buffer, start);
     }
 
@@ -200,4 +218,3 @@ impl Sealer {
         *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
     }
 }
-

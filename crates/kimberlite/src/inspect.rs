@@ -1,0 +1,124 @@
+//! What a tenant consists of, for people who look at it from outside. Keys are told by id, never by
+//! their bytes.
+
+use kimberlite_storage::{FrameHeader, SegmentSummary};
+use kimberlite_types::{Position, SessionId};
+
+use crate::error::Error;
+use crate::tenant::Tenant;
+
+/// The parts of a tenant.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// Which log it is, in hexadecimal.
+    pub log_id: String,
+    /// The name of the log in checkpoints.
+    pub origin: String,
+    /// The segments, in order.
+    pub segments: Vec<SegmentSummary>,
+    /// The data keys, oldest first.
+    pub keys: Vec<KeySummary>,
+    /// The key sessions that were opened, by the positions of their records.
+    pub sessions: Vec<SessionId>,
+    /// The sizes of the checkpoints.
+    pub checkpoints: Vec<u64>,
+}
+
+/// A data key, without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeySummary {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Its version.
+    pub version: u32,
+    /// The epoch of the key that it is wrapped with.
+    pub epoch: u32,
+}
+
+/// Sizes of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records, administrative ones too.
+    pub records: u64,
+    /// Events.
+    pub events: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of segments that are used.
+    pub used_bytes: u64,
+    /// Bytes of segments on disk.
+    pub file_bytes: u64,
+}
+
+impl Tenant {
+    /// Lists segments, keys, sessions and checkpoints.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a directory cannot be read.
+    pub fn inspect(&self) -> Result<Inspection, Error> {
+        let inner = self.inner();
+        let disk = inner.database.options.disk.as_ref();
+        let keys = inner.keys.keyring.entries.iter().map(|entry| KeySummary {
+            id: entry
+                .key_id
+                .as_bytes()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            version: entry.version.get(),
+            epoch: entry.epoch,
+        });
+        Ok(Inspection {
+            log_id: inner.reader.log_id().to_string(),
+            origin: inner.origin.clone(),
+            segments: inner.reader.segments(disk)?,
+            keys: keys.collect(),
+            sessions: inner.catalog().sessions.clone(),
+            checkpoints: inner
+                .store
+                .sizes()?
+                .into_iter()
+                .map(Position::get)
+                .collect(),
+        })
+    }
+
+    /// Returns the header of the frame that holds `position`, and the byte of its segment at which
+    /// it begins.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it cannot be read.
+    pub fn frame(&self, position: Position) -> Result<Option<(u64, FrameHeader)>, Error> {
+        let frame = self.inner().reader.frame(position)?;
+        Ok(frame.map(|frame| (frame.at(), *frame.header())))
+    }
+
+    /// Counts what is there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when a directory cannot be read.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        let inner = self.inner();
+        let segments = inner
+            .reader
+            .segments(inner.database.options.disk.as_ref())?;
+        let catalog = inner.catalog();
+        let streams = catalog.index.streams();
+        Ok(Stats {
+            records: inner.reader.end().get(),
+            streams: u64::try_from(streams.len()).unwrap_or(u64::MAX),
+            events: streams.map(|(_, events)| events).sum(),
+            segments: u64::try_from(segments.len()).unwrap_or(u64::MAX),
+            used_bytes: segments.iter().map(|segment| segment.used_bytes).sum(),
+            file_bytes: segments.iter().map(|segment| segment.file_bytes).sum(),
+        })
+    }
+}

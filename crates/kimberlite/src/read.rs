@@ -1,0 +1,240 @@
+//! Events as they are read.
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kimberlite_crypto::Envelope;
+use kimberlite_storage::{FrameView, StoredRecord};
+use kimberlite_types::{Offset, Position, RecordKind, StreamId, Timestamp};
+
+use crate::error::Error;
+use crate::tenant::TenantInner;
+
+/// An event that was read.
+///
+/// Its bytes are slices of one buffer: of the mapped file where events are not encrypted, else of
+/// what was decrypted. Keeping one keeps that buffer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    position: Position,
+    stream: Option<StreamId>,
+    offset: Offset,
+    time: Timestamp,
+    event_type: kimberlite_crypto::EventTypeText,
+    metadata: Bytes,
+    data: Bytes,
+}
+
+impl Record {
+    pub(crate) fn new(stored: &StoredRecord, envelope: Envelope) -> Self {
+        let frame = stored.frame();
+        let nth = u64::try_from(stored.index()).expect("a frame has at most 1024 records");
+        let base = frame.base_offset.map_or(0, Offset::get);
+        Self {
+            position: stored.position(),
+            stream: frame.stream,
+            offset: Offset::new(base.wrapping_add(nth)),
+            time: frame.time,
+            event_type: envelope.event_type,
+            metadata: envelope.metadata,
+            data: envelope.data,
+        }
+    }
+
+    /// Returns where it stands in the tenant's log.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Returns where it stands in its stream.
+    pub fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// Returns the stream that it belongs to.
+    pub fn stream_id(&self) -> Option<StreamId> {
+        self.stream
+    }
+
+    /// Returns when its writer says that it was appended.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Returns its type.
+    pub fn event_type(&self) -> &str {
+        self.event_type.as_str()
+    }
+
+    /// Returns its metadata, empty when there is none.
+    pub fn metadata(&self) -> &Bytes {
+        &self.metadata
+    }
+
+    /// Returns its data.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Returns its data, which is what most callers mean by payload.
+    pub fn payload(&self) -> &Bytes {
+        &self.data
+    }
+}
+
+impl fmt::Debug for Record {
+    // Content is secret; places are not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("position", &self.position)
+            .field("offset", &self.offset)
+            .field("time", &self.time)
+            .field("data_bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads events one after another, from either end. What is appended after it was made is not seen.
+///
+/// After an error the iterator goes on behind the record that could not be read.
+#[derive(Debug)]
+pub struct RecordIter {
+    tenant: Arc<TenantInner>,
+    of: Of,
+    next: u64,
+    end: u64,
+    frame: Option<FrameView>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Positions,
+    Offsets(StreamId),
+}
+
+impl RecordIter {
+    pub(crate) fn positions(
+        tenant: Arc<TenantInner>,
+        range: &impl RangeBounds<u64>,
+        log_end: u64,
+    ) -> Self {
+        let (next, end) = clamp(range, log_end);
+        Self {
+            tenant,
+            of: Of::Positions,
+            next,
+            end,
+            frame: None,
+        }
+    }
+
+    pub(crate) fn offsets(
+        tenant: Arc<TenantInner>,
+        stream: Option<StreamId>,
+        range: &impl RangeBounds<u64>,
+        len: u64,
+    ) -> Self {
+        let (next, end) = clamp(range, len);
+        let of = stream.map_or(Of::Positions, Of::Offsets);
+        let end = if stream.is_some() { end } else { next };
+        Self {
+            tenant,
+            of,
+            next,
+            end,
+            frame: None,
+        }
+    }
+
+    /// Returns the position of the `nth` of what is iterated over.
+    fn position_of(&self, nth: u64) -> Option<Position> {
+        match self.of {
+            Of::Positions => Some(Position::new(nth)),
+            Of::Offsets(stream) => self
+                .tenant
+                .catalog()
+                .index
+                .position_of(stream, Offset::new(nth)),
+        }
+    }
+
+    /// Returns the frame that holds `position`: the last one used, in most cases.
+    fn frame(&mut self, position: Position) -> Result<Option<FrameView>, Error> {
+        let holds = |frame: &&FrameView| {
+            let header = frame.header();
+            header.base_position <= position && position < header.end_position()
+        };
+        if let Some(frame) = self.frame.as_ref().filter(holds) {
+            return Ok(Some(frame.clone()));
+        }
+        self.frame = self.tenant.reader.frame(position)?;
+        Ok(self.frame.clone())
+    }
+
+    fn read(&self, frame: &FrameView, position: Position) -> Result<Record, Error> {
+        let stored = frame
+            .record(position)
+            .map_err(kimberlite_storage::StorageError::Corrupt)?;
+        self.tenant.open_record(&stored)
+    }
+}
+
+impl Iterator for RecordIter {
+    type Item = Result<Record, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.end {
+            let position = self.position_of(self.next)?;
+            self.next += 1;
+            let frame = match self.frame(position) {
+                Ok(frame) => frame?,
+                Err(error) => return Some(Err(error)),
+            };
+            if frame.header().kind == Some(RecordKind::Event) {
+                return Some(self.read(&frame, position));
+            }
+            self.next = self
+                .next
+                .max(frame.header().end_position().get())
+                .min(self.end);
+        }
+        None
+    }
+}
+
+impl DoubleEndedIterator for RecordIter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        while self.next < self.end {
+            let position = self.position_of(self.end - 1)?;
+            self.end -= 1;
+            let frame = match self.frame(position) {
+                Ok(frame) => frame?,
+                Err(error) => return Some(Err(error)),
+            };
+            if frame.header().kind == Some(RecordKind::Event) {
+                return Some(self.read(&frame, position));
+            }
+            self.end = self
+                .end
+                .min(frame.header().base_position.get())
+                .max(self.next);
+        }
+        None
+    }
+}
+
+fn clamp(range: &impl RangeBounds<u64>, end_max: u64) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Unbounded => 0,
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start.saturating_add(1),
+    };
+    let end = match range.end_bound() {
+        Bound::Unbounded => end_max,
+        Bound::Included(&end) => end.saturating_add(1).min(end_max),
+        Bound::Excluded(&end) => end.min(end_max),
+    };
+    (start.min(end), end)
+}

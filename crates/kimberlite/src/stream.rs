@@ -1,0 +1,140 @@
+//! A named sequence of events.
+
+use std::fmt;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use kimberlite_kernel::{ExpectedVersion, Slot};
+use kimberlite_types::{Offset, Position, StreamName};
+
+use crate::error::Error;
+use crate::event::Event;
+use crate::read::RecordIter;
+use crate::tenant::TenantInner;
+
+/// A handle of a stream. Clones may be used on any thread.
+#[derive(Clone)]
+pub struct Stream {
+    tenant: Arc<TenantInner>,
+    name: StreamName,
+}
+
+/// What an append gives back: where its events stand, from now on and for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    first_position: Position,
+    first_offset: Offset,
+    count: u32,
+}
+
+impl Stream {
+    pub(crate) fn new(tenant: Arc<TenantInner>, name: StreamName) -> Self {
+        Self { tenant, name }
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    /// Appends up to 65,536 events, all of them or none. They are durable when this returns, unless
+    /// the database was opened with [`SyncPolicy::OnFlush`](crate::SyncPolicy::OnFlush).
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::WrongVersion`](crate::ErrorKind::WrongVersion): the stream does not stand
+    ///   where `expected` says. Nothing was appended.
+    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput),
+    ///   [`ErrorKind::Rejected`](crate::ErrorKind::Rejected),
+    ///   [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): nothing was appended.
+    /// * [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): a write or sync failed;
+    ///   reopen the database to see whether the events are there.
+    pub fn append(&self, expected: ExpectedVersion, events: &[Event]) -> Result<Receipt, Error> {
+        let receipt = self.tenant.append(&self.name, expected, events)?;
+        if let Some(quiet) = &self.tenant.database.quiet {
+            quiet.notice(&self.tenant);
+        }
+        Ok(receipt)
+    }
+
+    /// Reads the events at `offsets`, in either direction; a stream without events gives none.
+    ///
+    /// ```
+    /// # use kimberlite::{Database, Event, ExpectedVersion};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = Database::open(dir.path())?;
+    /// # let stream = db.tenant("t")?.stream("s")?;
+    /// # stream.append(ExpectedVersion::Any, &[Event::new("a", "1"), Event::new("b", "2")])?;
+    /// let newest = stream.read(..).next_back().expect("there are two events")?;
+    /// assert_eq!(newest.event_type(), "b");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read(&self, offsets: impl RangeBounds<u64>) -> RecordIter {
+        let id = self.tenant.stream_id(&self.name);
+        let len = id.map_or(0, |id| self.tenant.catalog().index.len(id));
+        RecordIter::offsets(Arc::clone(&self.tenant), id, &offsets, len)
+    }
+
+    /// Returns the number of events.
+    ///
+    /// # Errors
+    ///
+    /// None today; an index on disk may fail to be read.
+    pub fn len(&self) -> Result<u64, Error> {
+        let id = self.tenant.stream_id(&self.name);
+        Ok(id.map_or(0, |id| self.tenant.catalog().index.len(id)))
+    }
+
+    /// Whether the stream has no events.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::len`].
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        Ok(self.len()? == 0)
+    }
+}
+
+impl fmt::Debug for Stream {
+    // The name may be that of a person.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("tenant", &self.tenant.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Receipt {
+    pub(crate) fn new(slot: &Slot) -> Self {
+        Self {
+            first_position: slot.position,
+            first_offset: slot.offset.expect("events have offsets"),
+            count: slot.count,
+        }
+    }
+
+    /// Returns the position of the first event.
+    pub fn first_position(&self) -> Position {
+        self.first_position
+    }
+
+    /// Returns the position of the last event.
+    pub fn last_position(&self) -> Position {
+        Position::new(self.first_position.get() + u64::from(self.count) - 1)
+    }
+
+    /// Returns the offset of the first event in its stream.
+    pub fn first_offset(&self) -> Offset {
+        self.first_offset
+    }
+
+    /// Returns the offset of the last event in its stream: what the next append may expect.
+    pub fn last_offset(&self) -> Offset {
+        Offset::new(self.first_offset.get() + u64::from(self.count) - 1)
+    }
+
+    /// Returns the number of events.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+}

@@ -1,0 +1,145 @@
+//! Verifying a tenant: everything is recomputed from the bytes on disk and compared with what the
+//! log and its checkpoints say.
+
+use kimberlite_storage::{Damage, VerifyProgress};
+use kimberlite_types::{ChainHash, Position, RootHash};
+
+use crate::error::Error;
+use crate::tenant::Tenant;
+
+/// What a verification found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Records that were recomputed.
+    pub records: u64,
+    /// Stored payload bytes that were hashed.
+    pub payload_bytes: u64,
+    /// Checkpoints that were compared.
+    pub checkpoints: u64,
+    /// The Merkle root over all records.
+    pub root: RootHash,
+    /// The hash chain after the last record.
+    pub chain: ChainHash,
+    /// What is wrong, in order of position.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is not as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// What is wrong, in words.
+    pub what: String,
+    /// The segment file, where it is in one.
+    pub segment: Option<String>,
+    /// Byte of that file.
+    pub byte: Option<u64>,
+    /// The first record that is affected, where it can be told.
+    pub position: Option<Position>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+impl Finding {
+    fn of(damage: &Damage) -> Self {
+        Self {
+            what: damage.kind.to_string(),
+            segment: Some(damage.segment.clone()),
+            byte: Some(damage.byte),
+            position: Some(damage.position),
+        }
+    }
+
+    fn at(position: Position, what: String) -> Self {
+        Self {
+            what,
+            segment: None,
+            byte: None,
+            position: Some(position),
+        }
+    }
+}
+
+impl Tenant {
+    /// Recomputes the digest of every payload, every leaf, the chain and the tree, and compares
+    /// every checkpoint, its signature included.
+    ///
+    /// Needs no data key, and reads everything from disk.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when files cannot be read. What is wrong with the
+    /// data is in the report.
+    pub fn verify(&self) -> Result<VerifyReport, Error> {
+        self.verify_with(&mut |_| {})
+    }
+
+    /// Does what [`Tenant::verify`] does, and tells how far it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::verify`].
+    pub fn verify_with(
+        &self,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<VerifyReport, Error> {
+        let inner = self.inner();
+        let disk = inner.database.options.disk.as_ref();
+        let sizes = inner.store.sizes()?;
+        let log = kimberlite_storage::verify(&inner.reader, disk, &sizes, progress)?;
+        let mut findings = inner
+            .report
+            .damage
+            .iter()
+            .chain(&log.damage)
+            .map(Finding::of)
+            .collect();
+        dedup(&mut findings);
+        let sound = findings.is_empty();
+        for &size in &sizes {
+            let signed = match inner.read_checkpoint(size) {
+                Ok(signed) => signed,
+                Err(error) => {
+                    findings.push(Finding::at(size, error.to_string()));
+                    continue;
+                }
+            };
+            let computed = log.at_sizes.iter().find(|(at, _, _)| *at == size);
+            match computed {
+                Some((_, root, chain)) if (*root, *chain) == (signed.root(), signed.chain()) => {}
+                Some(_) => findings.push(Finding::at(
+                    size,
+                    format!("the log is not the one that the checkpoint of {size} records signed"),
+                )),
+                // Behind damage nothing can be compared, and the damage is told.
+                None if !sound => {}
+                None => findings.push(Finding::at(
+                    Position::new(log.records),
+                    format!(
+                        "the log was rolled back: it has {} records, a checkpoint vouches for {size}",
+                        log.records
+                    ),
+                )),
+            }
+        }
+        Ok(VerifyReport {
+            records: log.records,
+            payload_bytes: log.payload_bytes,
+            checkpoints: u64::try_from(sizes.len()).unwrap_or(u64::MAX),
+            root: log.root,
+            chain: log.chain,
+            findings,
+        })
+    }
+}
+
+fn dedup(findings: &mut Vec<Finding>) {
+    findings.sort_by_key(|finding| finding.position);
+    findings.dedup();
+}

@@ -1,0 +1,210 @@
+//! Whole databases that crash.
+//!
+//! Goal: whatever the moment of a crash and whatever the disk kept of unsynced writes, reopening
+//! gives a prefix of what was appended that contains all that was acknowledged, and no (key, nonce)
+//! pair is used for two plaintexts. Method: a workload is run on a simulated disk that fails from
+//! the n-th operation on, for every n; the disk is then looked at as power loss or a killed process
+//! would leave it. Every byte that was ever written to a segment is observed, so that what was
+//! sealed and thrown away counts too.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use kimberlite::{Database, Error, ErrorKind, ExpectedVersion};
+use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
+
+use crate::support::{builder, contents, event};
+
+/// Appends until something fails; returns what was acknowledged and how many were attempted.
+fn run(db: &Database, seed: u64, acknowledged: &mut Vec<String>) -> Result<(), Error> {
+    let mut rng = Rng::new(seed);
+    let tenant = db.tenant("t")?;
+    for n in 0..12_u64 {
+        let stream = tenant.stream(&format!("s{}", rng.below(3)))?;
+        let count = 1 + rng.below(3);
+        let bytes = usize::try_from(rng.below(700)).unwrap();
+        let texts = (0..count)
+            .map(|i| format!("{seed}-{n}-{i}-{}", "x".repeat(bytes)))
+            .collect::<Vec<_>>();
+        let events = texts.iter().map(|text| event(text)).collect::<Vec<_>>();
+        stream.append(ExpectedVersion::Any, &events)?;
+        acknowledged.extend(texts);
+        match rng.below(6) {
+            0 => tenant.settle()?,
+            1 => drop(tenant.checkpoint()?),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_prefix(disk: &SimulatedDisk, acknowledged: &[String], what: &str) -> Vec<String> {
+    let db = builder(disk, 77).open().unwrap();
+    let tenant = db
+        .tenant("t")
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let found = contents(&db, "t");
+    assert!(
+        found.len() >= acknowledged.len(),
+        "{what}: acknowledged events are lost"
+    );
+    assert_eq!(&found[..acknowledged.len()], acknowledged, "{what}");
+    let report = tenant.verify().unwrap();
+    assert!(report.is_sound(), "{what}: {:?}", report.findings);
+    found
+}
+
+#[test]
+fn a_crash_at_any_operation_keeps_every_acknowledged_event() {
+    let whole = SimulatedDisk::new(1);
+    run(&builder(&whole, 1).open().unwrap(), 3, &mut Vec::new()).unwrap();
+    for op in 1..=whole.ops() {
+        let disk = SimulatedDisk::new(1);
+        disk.crash_after(op);
+        let mut acknowledged = Vec::new();
+        let _ = builder(&disk, 1)
+            .open()
+            .and_then(|db| run(&db, 3, &mut acknowledged));
+        let modes = [CrashMode::LoseUnsynced, CrashMode::KeepUnsynced];
+        for mode in modes.into_iter().chain((0..3).map(CrashMode::Mixed)) {
+            let what = format!("op {op}, {mode:?}");
+            let after = disk.crash(mode);
+            let mut found = check_prefix(&after, &acknowledged, &what);
+            // The log goes on, and survives the next crash.
+            let db = builder(&after, 5).open().unwrap();
+            run(&db, 4, &mut found).unwrap();
+            drop(db);
+            check_prefix(&after.crash(CrashMode::LoseUnsynced), &found, &what);
+        }
+        check_prefix(
+            &disk.process_kill(),
+            &acknowledged,
+            &format!("op {op}, killed"),
+        );
+    }
+}
+
+#[test]
+fn a_failed_sync_is_an_unknown_outcome_and_reopening_shows_only_what_stays() {
+    let whole = SimulatedDisk::new(1);
+    run(&builder(&whole, 1).open().unwrap(), 3, &mut Vec::new()).unwrap();
+    let mut failed = 0;
+    for op in 1..=whole.ops() {
+        let disk = SimulatedDisk::new(1);
+        disk.fail_sync_at(op);
+        let mut acknowledged = Vec::new();
+        let result = builder(&disk, 1).open().and_then(|db| {
+            let result = run(&db, 3, &mut acknowledged);
+            if let Err(error) = &result
+                && error.kind() == ErrorKind::OutcomeUnknown
+            {
+                let again = db
+                    .tenant("t")?
+                    .stream("s0")?
+                    .append(ExpectedVersion::Any, &[event("y")]);
+                assert_eq!(again.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+            }
+            result
+        });
+        failed += u32::from(result.is_err());
+        // The process ends; the page cache still shows what the disk does not have.
+        let reopened = disk.process_kill();
+        let shown = check_prefix(&reopened, &acknowledged, &format!("sync at {op}"));
+        // What the reopened database showed must survive power loss from then on.
+        let lost = reopened.crash(CrashMode::LoseUnsynced);
+        check_prefix(&lost, &shown, &format!("sync at {op}, power loss"));
+    }
+    assert!(failed > 20, "the failed syncs were met");
+}
+
+/// What was sealed with each counter of each key session, ever.
+#[derive(Default)]
+struct Ledger {
+    sealed: HashMap<([u8; 32], u32), Vec<u8>>,
+    sessions: HashMap<u64, [u8; 32]>,
+    repeated: bool,
+}
+
+const FRAME_HEADER_BYTES: usize = 112;
+const KEY_SESSION: u8 = 3;
+
+impl Ledger {
+    /// Reads frames as docs/format.md has them, independently of the storage crate.
+    fn observe(&mut self, mut bytes: &[u8]) {
+        while bytes.len() >= FRAME_HEADER_BYTES && bytes.starts_with(b"KFRM") {
+            let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+            let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+            let length = usize::try_from(u32_at(8)).unwrap();
+            let (kind, encrypted) = (bytes[16], bytes[17] & 1 != 0);
+            let count = usize::from(u16::from_le_bytes([bytes[18], bytes[19]]));
+            let (counter, base, session) = (u32_at(20), u64_at(24), u64_at(56));
+            let payloads = &bytes[FRAME_HEADER_BYTES + 8 * count..length];
+            let mut start = 0;
+            for index in 0..count {
+                let end = usize::try_from(u32_at(FRAME_HEADER_BYTES + 8 * index)).unwrap();
+                let payload = &payloads[start..end];
+                start = end;
+                if kind == KEY_SESSION {
+                    // Later timelines may reuse the position for another session.
+                    self.sessions
+                        .insert(base, *payload[56..].first_chunk().unwrap());
+                } else if encrypted {
+                    let key = self.sessions[&session];
+                    let counter = counter + u32::try_from(index).unwrap();
+                    let before = self.sealed.insert((key, counter), payload.to_vec());
+                    self.repeated |= before.is_some_and(|before| before != payload);
+                }
+            }
+            bytes = &bytes[length.next_multiple_of(8).min(bytes.len())..];
+        }
+    }
+}
+
+#[test]
+fn a_key_and_nonce_never_repeat_over_thousands_of_histories() {
+    for seed in 0..2000_u64 {
+        let mut rng = Rng::new(seed);
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let mut disk = SimulatedDisk::new(seed);
+        let observed = Arc::clone(&ledger);
+        disk.set_write_observer(Arc::new(move |path, _, bytes| {
+            if path.to_string_lossy().contains("/log/") {
+                // A segment's first write holds its header page and its first frame.
+                let frames = if bytes.starts_with(b"KIMBSEG1") {
+                    &bytes[4096..]
+                } else {
+                    bytes
+                };
+                observed.lock().unwrap().observe(frames);
+            }
+        }));
+        let copy_after = rng.below(4);
+        let mut copy = None;
+        for life in 0..4_u64 {
+            if life == copy_after {
+                copy = Some(disk.snapshot());
+            }
+            // The last life goes on from a copy that was made before, as a restored backup would.
+            if life == 3
+                && let Some(copy) = copy.take()
+            {
+                disk = copy;
+            }
+            disk.crash_after(10 + rng.below(120));
+            let opened = builder(&disk, seed * 16 + life).open();
+            let _ = opened.and_then(|db| {
+                let stream = db.tenant("t")?.stream("s")?;
+                (0..8).try_for_each(|n| {
+                    let events = [event(&format!("{life}-{n}")), event("same text")];
+                    stream.append(ExpectedVersion::Any, &events).map(drop)
+                })
+            });
+            disk = disk.crash(CrashMode::Mixed(rng.next_u64()));
+        }
+        let ledger = ledger.lock().unwrap();
+        assert!(
+            !ledger.repeated,
+            "seed {seed}: a counter sealed two plaintexts under one key"
+        );
+    }
+}
