@@ -61,11 +61,6 @@ impl Engine {
         self.clock.now().max(self.state.last_time())
     }
 
-    /// Returns the position of the next record, where a frame of `group` is already to go.
-    pub(crate) fn next_position(&self) -> Position {
-        self.state.next_position()
-    }
-
     /// Asks the kernel for the place of events, and adds their frames.
     pub(crate) fn append(
         &mut self,

@@ -46,7 +46,8 @@ pub(crate) struct TenantKeys {
 }
 
 impl KeyStore {
-    /// Opens the root key, or makes it where `create` allows.
+    /// Opens the root key, or makes it where `create` allows. One that an earlier making left behind
+    /// is written again: its name may not be durable.
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -55,7 +56,13 @@ impl KeyStore {
     ) -> Result<Self, Error> {
         let path = dir.join("root.key");
         let root = match read_private(disk.as_ref(), &path, TEXT_BYTES_MAX)? {
-            Some(bytes) => parse_root_key(&path, &bytes)?,
+            Some(bytes) => {
+                let root = parse_root_key(&path, &bytes)?;
+                if create {
+                    disk.write_new_atomic(&path, &bytes, Access::Private)?;
+                }
+                root
+            }
             None if create => {
                 disk.create_dir_all(dir)?;
                 let root = RootKey::generate(random(entropy)?);

@@ -35,13 +35,17 @@ impl Core {
         self.successor(tree)
     }
 
-    /// The disk after a kill: the page cache stays, with all that is not durable in it.
+    /// The disk after a kill: the page cache stays, with all that is not durable in it. Of a write
+    /// under way a prefix has happened, up to the end of a sector: the system copies whole pages.
     pub(super) fn after_process_kill(&mut self) -> Self {
         let mut tree = self.tree.clone();
         if let Some(cut) = &self.cut_write
             && let Some(file) = tree.file_mut(cut.node)
         {
-            let part = self.rng.index(cut.bytes.len() + 1);
+            let end = cut.offset + cut.bytes.len();
+            let ends = (cut.offset..end).filter(|at| at.is_multiple_of(SECTOR_BYTES));
+            let ends = ends.chain([cut.offset, end]).collect::<Vec<_>>();
+            let part = self.rng.choose(&ends).map_or(0, |at| at - cut.offset);
             if part > 0 {
                 file.change(Change::Write {
                     offset: cut.offset,
