@@ -1,1 +1,51 @@
-fn main() {}
+//! The command line of Kimberlite.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use exit::Failure;
+use output::Output;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let output = Output { json: args.json };
+    match run(&args, &output) {
+        Ok(code) => code,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(args: &Args, output: &Output) -> Result<ExitCode, Failure> {
+    let db = args.db.as_path();
+    match &args.command {
+        Command::Import(import) => commands::import::run(db, import, output),
+        Command::Append(append) => commands::append::run(db, append, output),
+        Command::Read(read) => commands::read::run(db, read, output),
+        Command::Tail(tail) => commands::read::tail(db, tail, output),
+        Command::Streams(tenant) => commands::survey::streams(db, tenant, output),
+        Command::Stats(tenant) => commands::survey::stats(db, tenant, output),
+        Command::Inspect(tenant) => commands::survey::inspect(db, tenant, output),
+        Command::Verify(tenant) => commands::verify::run(db, tenant, output),
+        Command::Checkpoint(tenant) => commands::survey::checkpoint(db, tenant, output),
+        Command::Demo(demo) => commands::demo::run(demo, output),
+        Command::DemoWriter { dir } => commands::demo::writer(dir),
+        Command::KillTest { rounds } => commands::demo::kill_test(*rounds, output),
+        Command::Completions { shell } => {
+            let mut command = <Args as clap::CommandFactory>::command();
+            clap_complete::generate(*shell, &mut command, "kimberlite", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -138,6 +138,10 @@ impl Ledger {
             let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
             let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
             let length = usize::try_from(u32_at(8)).unwrap();
+            // Of a write that was cut short the last frame is not whole.
+            if length > bytes.len() {
+                return;
+            }
             let (kind, encrypted) = (bytes[16], bytes[17] & 1 != 0);
             let count = usize::from(u16::from_le_bytes([bytes[18], bytes[19]]));
             let (counter, base, session) = (u32_at(20), u64_at(24), u64_at(56));

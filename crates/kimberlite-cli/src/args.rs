@@ -1,0 +1,173 @@
+//! What the command line takes.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Embedded, verifiable log database.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kimberlite",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 \
+    verification found damage or the command line is wrong, 3 not found, 4 in use elsewhere, \
+    5 keys cannot be used, 6 the data on disk is damaged or was rolled back."
+)]
+pub(crate) struct Args {
+    /// Directory of the database.
+    #[arg(
+        long,
+        global = true,
+        env = "KIMBERLITE_DB",
+        default_value = "./kimberlite-data"
+    )]
+    pub(crate) db: PathBuf,
+
+    /// Write JSON, one value a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Append the lines of a file as events; an interrupted import goes on where it stopped.
+    Import(Import),
+    /// Append one event.
+    Append(Append),
+    /// Print events.
+    Read(Read),
+    /// Print the newest events, and with -f those that follow.
+    Tail(Tail),
+    /// List the streams of a tenant.
+    Streams(Tenant),
+    /// Recompute everything and compare; exits with 2 when something is wrong.
+    Verify(Tenant),
+    /// Sign a checkpoint of everything appended so far.
+    Checkpoint(Tenant),
+    /// Show segments, keys by id, sessions and checkpoints.
+    Inspect(Tenant),
+    /// Count records, events, streams and bytes.
+    Stats(Tenant),
+    /// See everything at work on a fresh database.
+    Demo(Demo),
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Kill a writer over and over, and check that nothing acknowledged is lost.
+    KillTest {
+        /// How many times.
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+    },
+    #[command(hide = true)]
+    DemoWriter { dir: PathBuf },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Tenant {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Import {
+    /// The file, or - for standard input.
+    pub(crate) file: PathBuf,
+    /// What the file holds.
+    #[arg(long, value_enum)]
+    pub(crate) format: Format,
+    /// The tenant; made when there is none.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// The field that names the stream.
+    #[arg(long)]
+    pub(crate) stream_by: String,
+    /// The field that names the event's type.
+    #[arg(long)]
+    pub(crate) type_by: String,
+    /// Lines that are appended together at most, where they belong to one stream.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) batch: u32,
+    /// What a line that cannot be read does.
+    #[arg(long, value_enum, default_value_t = OnError::Stop)]
+    pub(crate) on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values under a line of field names.
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// Stop with the number of the line.
+    Stop,
+    /// Report the line and go on.
+    Keep,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Append {
+    /// The tenant; made when there is none.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// The stream.
+    #[arg(long, short)]
+    pub(crate) stream: String,
+    /// The type of the event.
+    #[arg(long = "type")]
+    pub(crate) event_type: String,
+    /// The data, or - for standard input.
+    pub(crate) data: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Read {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// One stream only; --from and --to then count its events.
+    #[arg(long, short)]
+    pub(crate) stream: Option<String>,
+    /// The first position, or offset.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) from: u64,
+    /// The position, or offset, to stop before.
+    #[arg(long)]
+    pub(crate) to: Option<u64>,
+    /// Newest first.
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// How many at most.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Tail {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// How many of the newest.
+    #[arg(long, short = 'n', default_value_t = 10)]
+    pub(crate) lines: usize,
+    /// Go on with what is appended from now on.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Demo {
+    /// Keep the databases in this directory, which must not exist.
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
+}

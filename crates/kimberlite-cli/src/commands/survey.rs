@@ -1,0 +1,117 @@
+//! `kimberlite streams`, `stats`, `inspect` and `checkpoint`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use kimberlite::Database;
+use serde_json::json;
+
+use super::observe;
+use crate::args::Tenant;
+use crate::exit::Failure;
+use crate::output::Output;
+
+pub(crate) fn streams(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
+    for stream in observe(db, &args.tenant)?.streams()? {
+        output.line(
+            &format!("{}\t{}", stream.events, stream.name),
+            &json!({"stream": stream.name.as_str(), "events": stream.events}),
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn stats(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
+    let stats = observe(db, &args.tenant)?.stats()?;
+    output.line(
+        &format!(
+            "{} records, {} events in {} streams, {} segments, {} bytes used of {}",
+            stats.records,
+            stats.events,
+            stats.streams,
+            stats.segments,
+            stats.used_bytes,
+            stats.file_bytes
+        ),
+        &json!({
+            "records": stats.records,
+            "events": stats.events,
+            "streams": stats.streams,
+            "segments": stats.segments,
+            "used_bytes": stats.used_bytes,
+            "file_bytes": stats.file_bytes,
+        }),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn inspect(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
+    let inspection = observe(db, &args.tenant)?.inspect()?;
+    let mut text = format!("log {}\norigin {}", inspection.log_id, inspection.origin);
+    let mut segments = Vec::new();
+    for segment in &inspection.segments {
+        let state = format!("{:?}", segment.state).to_lowercase();
+        text.push_str(&format!(
+            "\nsegment {} {state} positions {}..{} bytes {}/{}",
+            segment.name, segment.base, segment.end, segment.used_bytes, segment.file_bytes
+        ));
+        segments.push(json!({
+            "name": segment.name,
+            "state": state,
+            "base": segment.base.get(),
+            "end": segment.end.get(),
+            "used_bytes": segment.used_bytes,
+            "file_bytes": segment.file_bytes,
+        }));
+    }
+    for key in &inspection.keys {
+        text.push_str(&format!(
+            "\nkey {} version {} epoch {}",
+            key.id, key.version, key.epoch
+        ));
+    }
+    for session in &inspection.sessions {
+        text.push_str(&format!("\nkey session {session}"));
+    }
+    for size in &inspection.checkpoints {
+        text.push_str(&format!("\ncheckpoint {size}"));
+    }
+    let keys = inspection
+        .keys
+        .iter()
+        .map(|key| json!({"id": key.id, "version": key.version, "epoch": key.epoch}));
+    let sessions = inspection
+        .sessions
+        .iter()
+        .map(|session| session.position().get());
+    let value = json!({
+        "log_id": inspection.log_id,
+        "origin": inspection.origin,
+        "segments": segments,
+        "keys": keys.collect::<Vec<_>>(),
+        "sessions": sessions.collect::<Vec<_>>(),
+        "checkpoints": inspection.checkpoints,
+    });
+    output.line(&text, &value)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn checkpoint(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
+    let db = Database::builder(db).create(false).open()?;
+    let tenant = db.existing_tenant(&args.tenant)?;
+    let checkpoint = tenant.checkpoint()?;
+    let key = tenant.verifier_key();
+    output.line(
+        &format!("{}\nverifier key: {key}", checkpoint.note().trim_end()),
+        &json!({
+            "size": checkpoint.size(),
+            "root": checkpoint.root().to_string(),
+            "chain": checkpoint.chain().to_string(),
+            "note": checkpoint.note(),
+            "verifier_key": key,
+        }),
+    )?;
+    drop(tenant);
+    db.close()?;
+    Ok(ExitCode::SUCCESS)
+}

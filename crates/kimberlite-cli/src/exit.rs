@@ -1,0 +1,51 @@
+//! Why a command failed, and with which exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kimberlite::ErrorKind;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Database(#[from] kimberlite::Error),
+    #[error("cannot read {}", path.display())]
+    Input {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("line {line}: {problem}; mend it, or go on past such lines with --on-error keep")]
+    Line { line: u64, problem: String },
+    #[error("{} exists: name a directory that does not", path.display())]
+    Exists { path: PathBuf },
+    #[error("the demonstration failed: {0}")]
+    Demo(String),
+    #[error("cannot write the output")]
+    Output(#[source] std::io::Error),
+    #[error("cannot {what}")]
+    System {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        let code = match self {
+            Self::Database(error) => match error.kind() {
+                ErrorKind::NotFound => 3,
+                ErrorKind::Locked => 4,
+                ErrorKind::WrongKey | ErrorKind::KeyFile => 5,
+                ErrorKind::Corrupt | ErrorKind::RolledBack => 6,
+                _ => 1,
+            },
+            // Whoever read the output has had enough.
+            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+            _ => 1,
+        };
+        ExitCode::from(code)
+    }
+}
