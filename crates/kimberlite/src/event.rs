@@ -17,7 +17,7 @@ use crate::error::{Error, Problem};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    event_type: String,
+    kind: String,
     metadata: Bytes,
     data: Bytes,
 }
@@ -29,7 +29,7 @@ impl Event {
     /// checked when the event is appended.
     pub fn new(event_type: impl Into<String>, data: impl Into<Bytes>) -> Self {
         Self {
-            event_type: event_type.into(),
+            kind: event_type.into(),
             metadata: Bytes::new(),
             data: data.into(),
         }
@@ -57,7 +57,7 @@ impl Event {
 
     /// Returns the type.
     pub fn event_type(&self) -> &str {
-        &self.event_type
+        &self.kind
     }
 
     /// Returns the data.
@@ -71,7 +71,7 @@ impl Event {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        EventType::new(&self.event_type)?;
+        EventType::new(&self.kind)?;
         check_bytes(
             "an event's metadata",
             &self.metadata,
@@ -82,7 +82,7 @@ impl Event {
 
     pub(crate) fn envelope(&self) -> EnvelopeParts<'_> {
         EnvelopeParts {
-            event_type: &self.event_type,
+            event_type: &self.kind,
             metadata: &self.metadata,
             data: &self.data,
         }

@@ -65,12 +65,7 @@ impl Tenant {
         let inner = self.inner();
         let disk = inner.database.options.disk.as_ref();
         let keys = inner.keys.keyring.entries.iter().map(|entry| KeySummary {
-            id: entry
-                .key_id
-                .as_bytes()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            id: entry.key_id.to_string(),
             version: entry.version.get(),
             epoch: entry.epoch,
         });

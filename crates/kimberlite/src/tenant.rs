@@ -50,6 +50,14 @@ pub(crate) struct TenantInner {
     pub(crate) database: Arc<DatabaseShared>,
 }
 
+/// What a caller wants to append.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    name: &'a StreamName,
+    expected: ExpectedVersion,
+    events: &'a [Event],
+}
+
 /// A stream of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -267,18 +275,23 @@ impl TenantInner {
         });
         let mut engine = unlock(engine);
         let engine = engine.as_mut().ok_or(Problem::Closed)?;
-        engine.log.reserve(self.group_bytes(events, name))?;
+        engine.log.reserve(group_bytes(events, name))?;
         let mut group = Group::default();
+        let request = Request {
+            name,
+            expected,
+            events,
+        };
         let decided = match (stream, sealed) {
             (Some(stream), Some(sealed)) => {
                 match engine.append(&mut group, stream, expected, sealed) {
                     Err(Rejection::SessionEnded { .. } | Rejection::NoSession) => {
-                        self.append_under_lock(engine, &mut group, name, expected, events)
+                        self.append_under_lock(engine, &mut group, &request)
                     }
                     decided => Ok(decided),
                 }
             }
-            _ => self.append_under_lock(engine, &mut group, name, expected, events),
+            _ => self.append_under_lock(engine, &mut group, &request),
         };
         // What the kernel applied before it rejected the rest is written all the same.
         self.commit(engine, group)?;
@@ -292,24 +305,19 @@ impl TenantInner {
         }
     }
 
-    /// Returns a bound of the bytes that an append takes with everything that may precede it.
-    fn group_bytes(&self, events: &[Event], name: &StreamName) -> u64 {
-        const RECORD_OVERHEAD_BYTES: usize = 256;
-        let payload = |event: &Event| event.envelope().encoded_len() + RECORD_OVERHEAD_BYTES;
-        let bytes = events.iter().map(payload).sum::<usize>() + name.as_str().len();
-        u64::try_from(bytes + 4 * RECORD_OVERHEAD_BYTES).unwrap_or(u64::MAX)
-    }
-
     /// Appends where a session must be opened or a stream made first: their ids are their
     /// positions, so the events are sealed once those are fixed.
     fn append_under_lock(
         &self,
         engine: &mut Engine,
         group: &mut Group,
-        name: &StreamName,
-        expected: ExpectedVersion,
-        events: &[Event],
+        request: &Request<'_>,
     ) -> Result<Result<Slot, Rejection>, Error> {
+        let Request {
+            name,
+            expected,
+            events,
+        } = *request;
         let hash = self.sealer.name_hash(name);
         let known = engine.state.stream_by_name(&hash);
         if known.is_none() && !expected.allows(None) {
@@ -475,4 +483,12 @@ impl TenantInner {
         self.caches().ciphers.put(session, Arc::clone(&cipher));
         Ok(cipher)
     }
+}
+
+/// Returns a bound of the bytes that an append takes with everything that may precede it.
+fn group_bytes(events: &[Event], name: &StreamName) -> u64 {
+    const RECORD_OVERHEAD_BYTES: usize = 256;
+    let payload = |event: &Event| event.envelope().encoded_len() + RECORD_OVERHEAD_BYTES;
+    let bytes = events.iter().map(payload).sum::<usize>() + name.as_str().len();
+    u64::try_from(bytes + 4 * RECORD_OVERHEAD_BYTES).unwrap_or(u64::MAX)
 }

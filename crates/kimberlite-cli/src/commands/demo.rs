@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use kimberlite::{Database, Event, ExpectedVersion, Position};
+use kimberlite::{Database, Event, ExpectedVersion, Position, Tenant};
 use serde_json::json;
 
 use super::{import, verify};
@@ -106,6 +106,22 @@ fn import_clinic(db: &Path, output: &Output) -> Result<(), Failure> {
         ),
         &json!({"imported": done.events, "events_per_second": rate}),
     )?;
+    read_longest(&tenant, output)?;
+    let report = verify::verify(&tenant, output)?;
+    require(report.is_sound(), "a fresh database does not verify")?;
+    output.line(
+        &format!(
+            "4. verified: {} records, root {}",
+            report.records, report.root
+        ),
+        &json!({"records": report.records, "root": report.root.to_string()}),
+    )?;
+    drop(tenant);
+    Ok(database.close()?)
+}
+
+/// Reads the patient with the most events.
+fn read_longest(tenant: &Tenant, output: &Output) -> Result<(), Failure> {
     let patient = tenant
         .streams()?
         .into_iter()
@@ -134,18 +150,7 @@ fn import_clinic(db: &Path, output: &Output) -> Result<(), Failure> {
             most.collect::<Vec<_>>().join(", ")
         ),
         &json!({"stream": patient.name.as_str(), "events": read}),
-    )?;
-    let report = verify::verify(&tenant, output)?;
-    require(report.is_sound(), "a fresh database does not verify")?;
-    output.line(
-        &format!(
-            "4. verified: {} records, root {}",
-            report.records, report.root
-        ),
-        &json!({"records": report.records, "root": report.root.to_string()}),
-    )?;
-    drop(tenant);
-    Ok(database.close()?)
+    )
 }
 
 /// Runs the writer until it has acknowledged enough, kills it, and checks what is there. Returns

@@ -44,7 +44,10 @@ pub(crate) fn tail(db: &Path, args: &Tail, output: &Output) -> Result<ExitCode, 
     for record in newest.iter().rev() {
         print(&tenant, record, output)?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         let end = tenant.durable_position().get();
         if tenant.has_grown()? {
             tenant = observe(db, &args.tenant)?;
@@ -54,7 +57,6 @@ pub(crate) fn tail(db: &Path, args: &Tail, output: &Output) -> Result<ExitCode, 
         }
         std::thread::sleep(FOLLOW_INTERVAL);
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print(tenant: &Tenant, record: &Record, output: &Output) -> Result<(), Failure> {

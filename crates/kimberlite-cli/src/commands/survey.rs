@@ -47,12 +47,15 @@ pub(crate) fn stats(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCod
 
 pub(crate) fn inspect(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
     let inspection = observe(db, &args.tenant)?.inspect()?;
-    let mut text = format!("log {}\norigin {}", inspection.log_id, inspection.origin);
+    let mut text = vec![
+        format!("log {}", inspection.log_id),
+        format!("origin {}", inspection.origin),
+    ];
     let mut segments = Vec::new();
     for segment in &inspection.segments {
         let state = format!("{:?}", segment.state).to_lowercase();
-        text.push_str(&format!(
-            "\nsegment {} {state} positions {}..{} bytes {}/{}",
+        text.push(format!(
+            "segment {} {state} positions {}..{} bytes {}/{}",
             segment.name, segment.base, segment.end, segment.used_bytes, segment.file_bytes
         ));
         segments.push(json!({
@@ -65,16 +68,16 @@ pub(crate) fn inspect(db: &Path, args: &Tenant, output: &Output) -> Result<ExitC
         }));
     }
     for key in &inspection.keys {
-        text.push_str(&format!(
-            "\nkey {} version {} epoch {}",
+        text.push(format!(
+            "key {} version {} epoch {}",
             key.id, key.version, key.epoch
         ));
     }
     for session in &inspection.sessions {
-        text.push_str(&format!("\nkey session {session}"));
+        text.push(format!("key session {session}"));
     }
     for size in &inspection.checkpoints {
-        text.push_str(&format!("\ncheckpoint {size}"));
+        text.push(format!("checkpoint {size}"));
     }
     let keys = inspection
         .keys
@@ -92,7 +95,7 @@ pub(crate) fn inspect(db: &Path, args: &Tenant, output: &Output) -> Result<ExitC
         "sessions": sessions.collect::<Vec<_>>(),
         "checkpoints": inspection.checkpoints,
     });
-    output.line(&text, &value)?;
+    output.line(&text.join("\n"), &value)?;
     Ok(ExitCode::SUCCESS)
 }
 

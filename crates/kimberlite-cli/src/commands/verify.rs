@@ -35,13 +35,13 @@ pub(crate) fn verify(tenant: &TenantHandle, output: &Output) -> Result<VerifyRep
 
 /// Writes what a verification found.
 pub(crate) fn tell(report: &VerifyReport, output: &Output) -> Result<(), Failure> {
-    let mut text = String::new();
+    let mut text = Vec::new();
     let mut findings = Vec::new();
     for finding in &report.findings {
         let segment = finding.segment.as_deref();
         let position = finding.position.map(kimberlite::Position::get);
-        text.push_str(&format!(
-            "damaged: {}{}{}{}\n",
+        text.push(format!(
+            "damaged: {}{}{}{}",
             finding.what,
             segment
                 .map(|name| format!(", segment {name}"))
@@ -61,7 +61,7 @@ pub(crate) fn tell(report: &VerifyReport, output: &Output) -> Result<(), Failure
             "position": position,
         }));
     }
-    text.push_str(&format!(
+    text.push(format!(
         "{}: {} records, {} payload bytes, {} checkpoints\nroot {}\nchain {}",
         if report.is_sound() {
             "sound"
@@ -83,5 +83,5 @@ pub(crate) fn tell(report: &VerifyReport, output: &Output) -> Result<(), Failure
         "chain": report.chain.to_string(),
         "findings": findings,
     });
-    output.line(&text, &value)
+    output.line(&text.join("\n"), &value)
 }

@@ -49,6 +49,13 @@ impl ActiveSession {
     }
 }
 
+/// What a payload is sealed by, and for.
+struct SealedBy<'a> {
+    session: Option<&'a ActiveSession>,
+    stream: Option<StreamId>,
+    counter: u32,
+}
+
 /// How payloads are stored.
 #[derive(Debug)]
 pub(crate) struct Sealer {
@@ -111,7 +118,13 @@ impl Sealer {
             let mut frame = FrameBuilder::new(RecordKind::Event, self.flags(), count, bytes);
             for event in part {
                 let _: Result<(), Infallible> = frame.push_with(|buffer| {
-                    self.store(session, Some(stream), counter, &event.envelope(), buffer);
+                    let stream = Some(stream);
+                    let by = SealedBy {
+                        session,
+                        stream,
+                        counter,
+                    };
+                    self.store(&by, &event.envelope(), buffer);
                     Ok(())
                 });
                 counter = counter.wrapping_add(1);
@@ -139,7 +152,12 @@ impl Sealer {
         let mut frame = FrameBuilder::new(RecordKind::StreamCreated, self.flags(), 1, bytes);
         let _: Result<(), Infallible> = frame.push_with(|buffer| {
             buffer.extend_from_slice(hash.as_bytes());
-            self.store(session, None, counter, &envelope, buffer);
+            let by = SealedBy {
+                session,
+                stream: None,
+                counter,
+            };
+            self.store(&by, &envelope, buffer);
             Ok(())
         });
         let sealing = session
@@ -177,14 +195,7 @@ impl Sealer {
     }
 
     /// Appends one stored payload to `buffer`.
-    fn store(
-        &self,
-        session: Option<&ActiveSession>,
-        stream: Option<StreamId>,
-        counter: u32,
-        envelope: &EnvelopeParts<'_>,
-        buffer: &mut Vec<u8>,
-    ) {
+    fn store(&self, by: &SealedBy<'_>, envelope: &EnvelopeParts<'_>, buffer: &mut Vec<u8>) {
         let start = buffer.len();
         let commit = match self.encryption {
             Encryption::On => Commit::Included,
@@ -194,14 +205,16 @@ impl Sealer {
                 return envelope.encode_into(buffer);
             }
         };
-        let session = session.expect("a session is open before anything is sealed");
+        let session = by
+            .session
+            .expect("a session is open before anything is sealed");
         buffer.resize(start + commitment_bytes(commit), 0);
         envelope.encode_into(buffer);
         let place = Place {
             log_id: self.log_id,
-            stream,
+            stream: by.stream,
             session: session.id,
-            counter,
+            counter: by.counter,
         };
         session.cipher.seal_in_place(&place, commit, buffer, start);
     }
