@@ -61,7 +61,7 @@ const WATERMARK_KIND: u8 = 0;
 const COUNTER_NONE: u32 = u32::MAX;
 const OFFSET_NONE: u64 = u64::MAX;
 
-const _: () = assert!(FRAME_HEADER_BYTES % FRAME_ALIGN == 0);
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
 
 /// What the fixed header of a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +188,9 @@ impl FrameHeader {
         if self.durable_position > self.base_position {
             return fail("durable position");
         }
+        if self.session.is_none() && self.first_counter != COUNTER_NONE {
+            return fail("first counter");
+        }
         Ok(())
     }
 
@@ -269,10 +272,10 @@ impl TableEntry {
     }
 
     pub(crate) fn decode(bytes: [u8; TABLE_ENTRY_BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
+        let mut reader = Reader { rest: &bytes };
         Self {
-            payload_end: u32::from_le_bytes([a, b, c, d]),
-            checksum: u32::from_le_bytes([e, f, g, h]),
+            payload_end: u32::from_le_bytes(reader.take()),
+            checksum: u32::from_le_bytes(reader.take()),
         }
     }
 }

@@ -9,8 +9,8 @@ use crate::background::Background;
 use crate::error::StorageError;
 use crate::segment::{Segment, SegmentHeader, segment_path};
 
-const PREPARED_NAME: &str = "prepared.tmp";
-const NEXT_NAME: &str = "next.tmp";
+const PREPARED_NAME: &str = "prepared";
+pub(crate) const NEXT_NAME: &str = "next.tmp";
 
 /// What unfinished files end in; they hold nothing that counts.
 pub(crate) const TEMPORARY_ENDING: &str = ".tmp";
@@ -59,6 +59,12 @@ impl Blank {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Gives the space back.
+    fn discard(self, disk: &dyn Disk) {
+        // What cannot be removed now is removed at the next opening.
+        let _ = disk.remove(&self.path);
+    }
 }
 
 /// A segment that is whole and durable but for its name.
@@ -92,6 +98,8 @@ pub(crate) struct Preparation {
     jobs: Arc<Jobs>,
     ready: Arc<Mutex<Option<Blank>>>,
     requested: bool,
+    /// Names the next file, so that no two blanks in the making share one.
+    count: u64,
 }
 
 impl Preparation {
@@ -108,6 +116,7 @@ impl Preparation {
             jobs,
             ready: Arc::default(),
             requested: false,
+            count: 0,
         }
     }
 
@@ -118,11 +127,17 @@ impl Preparation {
         }
         self.requested = true;
         let (disk, ready) = (Arc::clone(&self.disk), Arc::clone(&self.ready));
-        let path = self.log_dir.join(PREPARED_NAME);
+        self.count += 1;
+        let name = format!("{PREPARED_NAME}-{}{TEMPORARY_ENDING}", self.count);
+        let path = self.log_dir.join(name);
         let running = Jobs::begin(&self.jobs);
         self.background.run(move || {
             match Blank::make(disk.as_ref(), path, bytes) {
-                Ok(blank) => *ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(blank),
+                Ok(blank) => {
+                    if let Some(late) = replace_ready(&ready, Some(blank)) {
+                        late.discard(disk.as_ref());
+                    }
+                }
                 // The writer meets the same error, and reports it, when it needs the space.
                 Err(error) => tracing::warn!(%error, "cannot prepare the next segment ahead"),
             }
@@ -133,15 +148,12 @@ impl Preparation {
     /// Returns a blank of exactly `bytes`: the one made ahead when it is ready and fits.
     pub(crate) fn take(&mut self, bytes: u64) -> Result<Blank, StorageError> {
         self.requested = false;
-        let ready = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match ready {
+        match replace_ready(&self.ready, None) {
             Some(blank) if blank.bytes() == bytes => Ok(blank),
             other => {
-                drop(other);
+                if let Some(other) = other {
+                    other.discard(self.disk.as_ref());
+                }
                 Ok(Blank::make(
                     self.disk.as_ref(),
                     self.log_dir.join(NEXT_NAME),
@@ -150,6 +162,11 @@ impl Preparation {
             }
         }
     }
+}
+
+fn replace_ready(ready: &Mutex<Option<Blank>>, blank: Option<Blank>) -> Option<Blank> {
+    let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut *ready, blank)
 }
 
 /// Counts a log's jobs in the background, so that the log can wait for them before it goes.
@@ -188,5 +205,63 @@ impl Drop for RunningJob {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kimberlite_testkit::SimulatedDisk;
+    use kimberlite_types::{ChainHash, LogId, Position};
+
+    use super::*;
+    use crate::segment::SEGMENT_BYTES_MIN;
+
+    #[test]
+    fn a_blank_in_the_making_never_takes_the_file_of_another() {
+        let disk = SimulatedDisk::new(1);
+        let log_dir = Path::new("/log");
+        disk.create_dir_all(log_dir).unwrap();
+        let mut preparation = Preparation::new(
+            Arc::new(disk.clone()),
+            log_dir.to_owned(),
+            Background::inline(),
+            Arc::default(),
+        );
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            preparation.request(SEGMENT_BYTES_MIN);
+            taken.push(preparation.take(SEGMENT_BYTES_MIN).unwrap());
+        }
+        for (base, blank) in (0..).zip(taken) {
+            let header = SegmentHeader {
+                log_id: LogId::new([1; 32]),
+                base_position: Position::new(base),
+                base_chain: ChainHash::new([2; 32]),
+                salt: [3; 16],
+                segment_bytes: SEGMENT_BYTES_MIN,
+            };
+            let unnamed = blank.fill(header, b"frames").unwrap();
+            unnamed.name(&disk, log_dir).unwrap();
+            let bytes = disk.contents(segment_path(log_dir, header.base_position));
+            assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        }
+        assert_eq!(disk.files().len(), 3);
+    }
+
+    #[test]
+    fn a_blank_of_the_wrong_size_is_given_back() {
+        let disk = SimulatedDisk::new(1);
+        let log_dir = Path::new("/log");
+        disk.create_dir_all(log_dir).unwrap();
+        let mut preparation = Preparation::new(
+            Arc::new(disk.clone()),
+            log_dir.to_owned(),
+            Background::inline(),
+            Arc::default(),
+        );
+        preparation.request(SEGMENT_BYTES_MIN);
+        let blank = preparation.take(2 * SEGMENT_BYTES_MIN).unwrap();
+        assert_eq!(blank.bytes(), 2 * SEGMENT_BYTES_MIN);
+        assert_eq!(disk.files(), [log_dir.join(NEXT_NAME)]);
     }
 }

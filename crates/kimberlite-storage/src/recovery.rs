@@ -10,7 +10,6 @@
 //! ends cleanly, but before what a checkpoint vouches for, was **rolled back**.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use kimberlite_disk::{Access, Disk};
 use kimberlite_types::Position;
@@ -130,6 +129,7 @@ fn nothing(window: &Window<'_>, scan: &TailScan) -> Option<BadGroup> {
         byte: scan.end_at,
         position: scan.end,
         kind: DamageKind::TrailingBytes,
+        frame_at: scan.end_at,
         piece: scan.end_at..scan.end_at + FRAME_HEADER_BYTES as u64,
     })
 }
@@ -142,7 +142,7 @@ fn judge(window: &Window<'_>, scan: &TailScan, bad: BadGroup, vouched: Position)
         at = frame_at + 1;
     }
     let above_watermark = scan.end >= watermark;
-    if above_watermark && window.looks_torn(scan.end_at, &bad.piece) {
+    if above_watermark && window.looks_torn(&bad) {
         return TailVerdict::Torn {
             written_end: window.written_end(scan.end_at),
         };
@@ -155,17 +155,19 @@ fn judge(window: &Window<'_>, scan: &TailScan, bad: BadGroup, vouched: Position)
     })
 }
 
-/// Makes a torn tail into free space again: 1. a copy of its bytes is durable in a file of its own,
-/// 2. zeros are written over it, 3. synced. A crash after 1 or in 2 leaves a tail that is torn or
-/// gone, never one that is taken for records.
-pub(crate) fn discard_tail(
-    disk: &Arc<dyn Disk>,
+/// Makes a torn tail, if that is the verdict, into free space again: 1. a copy of its bytes is
+/// durable in a file of its own, 2. zeros are written over it, 3. synced. A crash after 1 or in 2
+/// leaves a tail that is torn or gone, never one that is taken for records.
+pub(crate) fn discard_torn(
+    disk: &dyn Disk,
     log_dir: &Path,
     segment: &Segment,
     scan: &TailScan,
-    written_end: u64,
     window: &Window<'_>,
-) -> Result<TailDiscarded, StorageError> {
+) -> Result<Option<TailDiscarded>, StorageError> {
+    let TailVerdict::Torn { written_end } = scan.verdict else {
+        return Ok(None);
+    };
     let bytes = written_end - scan.end_at;
     let kept_dir = log_dir.join("discarded");
     let kept_in = kept_dir.join(format!("{:020}-{}.tail", scan.end.get(), scan.end_at));
@@ -184,11 +186,11 @@ pub(crate) fn discard_tail(
         position = scan.end.get(),
         "discarded an unfinished write at the end of the log"
     );
-    Ok(TailDiscarded {
+    Ok(Some(TailDiscarded {
         position: scan.end,
         segment: segment_name(segment.base()),
         byte: scan.end_at,
         bytes,
         kept_in,
-    })
+    }))
 }

@@ -52,6 +52,8 @@ pub(crate) struct BadGroup {
     pub(crate) position: Position,
     /// What is wrong with it.
     pub(crate) kind: DamageKind,
+    /// Byte at which the bad frame begins.
+    pub(crate) frame_at: u64,
     /// The bytes of which some are wrong.
     pub(crate) piece: Range<u64>,
 }
@@ -144,6 +146,7 @@ impl Window<'_> {
                 byte: at,
                 position: expected,
                 kind,
+                frame_at: at,
                 piece,
             }
         })?;
@@ -161,6 +164,7 @@ impl Window<'_> {
             byte: at,
             position,
             kind,
+            frame_at: at,
             piece,
         }
     }
@@ -173,10 +177,10 @@ impl Window<'_> {
         let mut at = at.next_multiple_of(FRAME_ALIGN as u64);
         while at + FRAME_HEADER_BYTES as u64 <= self.end() {
             let bytes = self.from(at);
-            if bytes.starts_with(&FRAME_MAGIC) {
-                if let Ok(header) = FrameHeader::decode(bytes, self.segment.seed(), at) {
-                    return Some((at, header));
-                }
+            if bytes.starts_with(&FRAME_MAGIC)
+                && let Ok(header) = FrameHeader::decode(bytes, self.segment.seed(), at)
+            {
+                return Some((at, header));
             }
             at += FRAME_ALIGN as u64;
         }
@@ -185,7 +189,11 @@ impl Window<'_> {
 
     /// Returns the byte after the last one that is not zero, at least `at`.
     pub(crate) fn written_end(&self, at: u64) -> u64 {
-        let rest = self.from(at);
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut rest = self.from(at);
+        while rest.ends_with(&ZEROS) {
+            rest = rest.get(..rest.len() - ZEROS.len()).unwrap_or_default();
+        }
         let used = rest
             .iter()
             .rposition(|&byte| byte != 0)
@@ -193,14 +201,14 @@ impl Window<'_> {
         at + u64::try_from(used).expect("memory is smaller than 2^64 bytes")
     }
 
-    /// Whether `piece` of the group that begins at `group_at` can be the work of a torn write.
+    /// Whether a group can be the work of a torn write.
     ///
-    /// Space is zeroed ahead, so a sector that was lost shows as zeros, from the group's first byte
-    /// or the sector's on.
-    pub(crate) fn looks_torn(&self, group_at: u64, piece: &Range<u64>) -> bool {
-        let mut sector = piece.start - piece.start % SECTOR_BYTES;
-        while sector < piece.end {
-            let lost = self.get(sector.max(group_at)..sector + SECTOR_BYTES);
+    /// Space is zeroed ahead, so a sector that was lost shows as zeros, from the bad frame's first
+    /// byte or the sector's on: what stands before the frame may have been synced on its own.
+    pub(crate) fn looks_torn(&self, bad: &BadGroup) -> bool {
+        let mut sector = bad.piece.start - bad.piece.start % SECTOR_BYTES;
+        while sector < bad.piece.end {
+            let lost = self.get(sector.max(bad.frame_at)..sector + SECTOR_BYTES);
             if lost.iter().all(|&byte| byte == 0) {
                 return true;
             }
@@ -220,6 +228,7 @@ fn check_payload(frame: &FrameView, index: usize) -> Result<(), BadGroup> {
             byte: piece.start,
             position,
             kind,
+            frame_at: frame.at(),
             piece,
         }
     })

@@ -1,11 +1,11 @@
 //! What a log consists of on disk, for people and tools that look at it from outside.
 
-use kimberlite_disk::Disk;
+use kimberlite_disk::{Disk, OpenMode};
 use kimberlite_types::Position;
 
 use crate::error::StorageError;
 use crate::reader::LogReader;
-use crate::segment::{ClosedSegment, seal_path, segment_name};
+use crate::segment::{ClosedSegment, seal_path, segment_name, segment_path};
 
 /// The state of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,14 +93,17 @@ impl LogReader {
             let view = self.shared.view();
             (view.active.clone(), view.active_end, view.end)
         };
-        let next = crate::segment::segment_path(&self.shared.log_dir, end);
+        let next = segment_path(&self.shared.log_dir, end);
         if end > active.base() && disk.exists(&next)? {
             return Ok(true);
         }
         let mut magic = [0; 8];
         let readable = active_end + 8 <= active.header.segment_bytes;
         if readable {
-            active.file.read_exact_at(&mut magic, active_end)?;
+            // By its name: a writer may have put a new file in the place of one without frames.
+            let path = segment_path(&self.shared.log_dir, active.base());
+            let file = disk.open(&path, OpenMode::Read)?;
+            file.read_exact_at(&mut magic, active_end)?;
         }
         Ok(magic != [0; 8])
     }

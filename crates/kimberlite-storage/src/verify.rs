@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::ops::Range;
+use std::thread::ScopedJoinHandle;
 
 use bytes::Bytes;
 use kimberlite_crypto::{chain_next, internal_hash, leaf_hash};
@@ -14,7 +15,9 @@ use crate::frame::FrameView;
 use crate::history::History;
 use crate::reader::{LogReader, read_bytes};
 use crate::scan::{Depth, Found, Window};
-use crate::segment::{FRAMES_AT, SealFile, Segment, seal_path};
+use crate::segment::{
+    FRAMES_AT, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, seal_path,
+};
 
 /// Bytes of a seal file that are read at most.
 const SEAL_BYTES_MAX: u64 = 64 << 20;
@@ -82,7 +85,9 @@ pub fn verify(
             SEAL_BYTES_MAX,
         );
         let seal = seal.ok().and_then(|bytes| SealFile::decode(&bytes).ok());
-        run.check_closed(segment, &bytes, closed.frames_end, seal.as_ref());
+        if closed.end <= end {
+            run.check_closed(segment, &bytes, closed.frames_end, seal.as_ref());
+        }
     }
     if run.position < end {
         let bytes = read_bytes(&active, 0, active_end)?;
@@ -132,6 +137,12 @@ impl<'a> Run<'a> {
     ) {
         if self.sound && segment.header.base_chain != self.history.chain {
             self.found(segment.damage(0, segment.base(), DamageKind::ChainBroken));
+        }
+        // The header was read when the log was opened; its bytes may have rotted since.
+        if bytes.get(..SEGMENT_HEADER_BYTES) != Some(segment.header.encode().as_slice()) {
+            let error = SegmentHeader::decode(bytes).err();
+            let kind = error.map_or(DamageKind::ForeignSegment, DamageKind::SegmentHeader);
+            self.found(segment.damage(0, segment.base(), kind));
         }
         let frames = self.frames(segment, bytes, end);
         for (frame, leaves) in frames.iter().zip(leaves_of(&frames)) {
@@ -241,7 +252,11 @@ impl<'a> Run<'a> {
             let byte = frames_end + u64::try_from(at).expect("memory is smaller than 2^64 bytes");
             self.found(segment.damage(byte, self.position, DamageKind::TrailingBytes));
         }
-        if seal.is_some_and(|seal| seal.segment_digest != internal_hash(frames)) {
+        let matches = |seal: &SealFile| {
+            seal.segment_digest == internal_hash(frames)
+                && (!self.sound || seal.history == self.history)
+        };
+        if !seal.is_none_or(matches) {
             self.found(segment.damage(0, segment.base(), DamageKind::SealMismatch));
         }
     }
@@ -276,7 +291,7 @@ fn leaves_of(frames: &[FrameView]) -> Vec<Leaves> {
                 scope.spawn(move || part.iter().map(frame_leaves).collect::<Vec<_>>())
             })
             .collect::<Vec<_>>();
-        let joined = threads.into_iter().map(|thread| thread.join());
+        let joined = threads.into_iter().map(ScopedJoinHandle::join);
         joined
             .flat_map(|leaves| leaves.expect("hashing does not panic"))
             .collect()

@@ -122,18 +122,22 @@ impl LogWriter {
         durability: Durability,
     ) -> Result<(), StorageError> {
         assert!(!group.is_empty(), "a commit group has a frame");
-        let bytes = group
-            .iter()
-            .map(|(frame, _)| frame.stored_bytes())
-            .sum::<usize>();
-        self.reserve(u64::try_from(bytes).expect("memory is smaller than 2^64 bytes"))?;
+        let mut bytes = 0;
+        for (frame, _) in &group {
+            let frame_bytes = stored_bytes(frame);
+            let bytes_max = limits::FRAME_BYTES_MAX as u64;
+            if frame_bytes > bytes_max {
+                let bytes = frame_bytes;
+                return Err(StorageError::GroupTooLarge { bytes, bytes_max });
+            }
+            bytes += frame_bytes;
+        }
+        self.check_placements(&group);
+        self.reserve(bytes)?;
         let frames = self.finish(group);
         let written = match durability {
             Durability::Later | Durability::Group => self.write(&frames),
-            Durability::EachFrame => frames.iter().try_for_each(|frame| {
-                self.write(std::slice::from_ref(frame))?;
-                self.active.file.sync_data()
-            }),
+            Durability::EachFrame => self.write_each(&frames),
         };
         written.map_err(|error| self.poison(error))?;
         self.publish_written(frames);
@@ -144,20 +148,28 @@ impl LogWriter {
         }
     }
 
+    /// Asserts what [`LogWriter::commit`] asks of its caller, before anything is changed.
+    fn check_placements(&self, group: &[(FrameBuilder, FramePlacement)]) {
+        let (mut position, mut time) = (self.history.position(), self.last_time);
+        for (frame, placement) in group {
+            assert!(frame.is_full(), "every record was pushed");
+            assert_eq!(
+                placement.base_position, position,
+                "frames follow on the log"
+            );
+            assert!(placement.time >= time, "time never goes back within a log");
+            time = placement.time;
+            position = position
+                .checked_add(u64::from(frame.count()))
+                .expect("no log comes near the last position");
+        }
+    }
+
     fn finish(&mut self, group: Vec<(FrameBuilder, FramePlacement)>) -> Vec<FinishedFrame> {
         let mut at = self.write_at;
         let last = group.len() - 1;
         let mut frames = Vec::with_capacity(group.len());
         for (index, (frame, placement)) in group.into_iter().enumerate() {
-            assert_eq!(
-                placement.base_position,
-                self.history.position(),
-                "frames follow on the log"
-            );
-            assert!(
-                placement.time >= self.last_time,
-                "time never goes back within a log"
-            );
             self.last_time = placement.time;
             let site = FrameSite {
                 seed: self.active.seed(),
@@ -171,6 +183,17 @@ impl LogWriter {
             frames.push(frame);
         }
         frames
+    }
+
+    /// Writes and syncs frames one by one; the last one is left for the sync of the group.
+    fn write_each(&mut self, frames: &[FinishedFrame]) -> Result<(), DiskError> {
+        for (index, frame) in frames.iter().enumerate() {
+            if index > 0 {
+                self.active.file.sync_data()?;
+            }
+            self.write(std::slice::from_ref(frame))?;
+        }
+        Ok(())
     }
 
     /// Writes frames at the end of the log.
@@ -273,9 +296,14 @@ impl LogWriter {
 
     /// Begins a new segment that has room for a group of `group_bytes`.
     ///
-    /// 1. The old segment is synced. 2. The new file, durable zeros, gets its header page, 3. and its
-    /// name. 4. The writer turns to it. A crash before 4 leaves the old segment as the last one, or
-    /// a new one without frames. An error in 3 leaves open which, so that poisons.
+    /// 1. The old segment is synced.
+    /// 2. The new file, durable zeros, gets its header page,
+    /// 3. and its name.
+    /// 4. The writer turns to it.
+    ///
+    /// A crash before 4 leaves the old segment as the last one, or a new one without frames. An
+    /// error in 3 leaves open which, so that poisons. A segment without frames that is too small is
+    /// replaced by the new one, which has the same name.
     fn roll(&mut self, group_bytes: u64) -> Result<(), StorageError> {
         self.sync()?;
         let old_bytes = self.active.header.segment_bytes;
@@ -301,6 +329,11 @@ impl LogWriter {
         self.marked = self.history.position();
         let closed = {
             let mut view = self.shared.view_mut();
+            view.active = Arc::clone(&segment);
+            view.active_end = FRAMES_AT;
+            if old.base() == segment.base() {
+                return Ok(());
+            }
             let closed = Arc::new(ClosedSegment {
                 segment: Segment::new(old.header, Arc::clone(&old.file)),
                 end: self.history.position(),
@@ -308,8 +341,6 @@ impl LogWriter {
                 index: std::mem::take(&mut view.index),
             });
             view.closed.push(Arc::clone(&closed));
-            view.active = segment;
-            view.active_end = FRAMES_AT;
             closed
         };
         self.seal(closed, self.history.clone());
@@ -345,6 +376,10 @@ impl Drop for LogWriter {
         // The next opening removes unfinished files: none may be in the making then.
         self.jobs.wait();
     }
+}
+
+fn stored_bytes(frame: &FrameBuilder) -> u64 {
+    u64::try_from(frame.stored_bytes()).expect("memory is smaller than 2^64 bytes")
 }
 
 fn seal_segment(closed: &ClosedSegment, history: History) -> Result<SealFile, DiskError> {

@@ -147,6 +147,11 @@ impl FrameBuilder {
         self.count
     }
 
+    /// Whether all its records were pushed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.digests.len() == usize::from(self.count)
+    }
+
     fn payloads_at(&self) -> usize {
         FRAME_HEADER_BYTES + usize::from(self.count) * TABLE_ENTRY_BYTES
     }

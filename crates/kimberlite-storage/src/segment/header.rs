@@ -60,6 +60,9 @@ pub enum SegmentHeaderError {
         /// The version that was found.
         found: u32,
     },
+    /// Bytes that are not used are not zero.
+    #[error("the segment's header page has bytes that this release does not know")]
+    Padding,
 }
 
 impl SegmentHeader {
@@ -108,13 +111,17 @@ impl SegmentHeader {
         if version != VERSION {
             return Err(SegmentHeaderError::Version { found: version });
         }
-        Ok(Self {
+        let header = Self {
             log_id: LogId::new(reader.take()),
             base_position: Position::new(u64::from_le_bytes(reader.take())),
             base_chain: ChainHash::new(reader.take()),
             salt: reader.take(),
             segment_bytes: u64::from_le_bytes(reader.take()),
-        })
+        };
+        if reader.rest.iter().any(|&byte| byte != 0) {
+            return Err(SegmentHeaderError::Padding);
+        }
+        Ok(header)
     }
 
     /// Returns what seeds the checksums of this segment's frames.

@@ -1,0 +1,376 @@
+//! Reading all segments of a log in order.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kimberlite_crypto::{chain_next, leaf_hash};
+use kimberlite_disk::{Disk, DiskError, OpenMode};
+use kimberlite_types::{ChainHash, Position, Timestamp};
+
+use super::{Visitor, segment_bases};
+use crate::checkpoint::CheckpointStore;
+use crate::damage::{Damage, DamageKind};
+use crate::error::StorageError;
+use crate::frame::FrameView;
+use crate::history::History;
+use crate::reader::read_bytes;
+use crate::recovery::{TailScan, TailVerdict, scan_tail};
+use crate::scan::Window;
+use crate::segment::{
+    ClosedSegment, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, SegmentHeaderError,
+    SparseIndex, seal_path, segment_name, segment_path,
+};
+
+/// Bytes of a seal file that are read at most.
+const SEAL_BYTES_MAX: u64 = 64 << 20;
+
+/// How often an observer reads a last segment that looks damaged.
+const OBSERVER_ATTEMPTS: u32 = 5;
+
+/// A log on the way to being open.
+pub(super) struct Opening<'a, 'v> {
+    disk: &'a Arc<dyn Disk>,
+    log_dir: &'a Path,
+    pub(super) mode: OpenMode,
+    visitor: &'a mut Visitor<'v>,
+    pub(super) closed: Vec<Arc<ClosedSegment>>,
+    /// Closed segments that want a seal, with the history at their ends.
+    pub(super) unsealed: Vec<(Arc<ClosedSegment>, History)>,
+    /// Chain and tree at the end of the closed segments, as far as they are sound.
+    pub(super) history: Option<History>,
+    end: Position,
+    pub(super) last_time: Timestamp,
+    pub(super) damage: Vec<Damage>,
+    /// Position after the last record that the visitor saw.
+    pub(super) visited: Position,
+}
+
+/// The last segment, read but not yet judged.
+pub(super) struct LastSegment {
+    pub(super) segment: Segment,
+    pub(super) bytes: Bytes,
+    pub(super) scan: TailScan,
+    pub(super) index: SparseIndex,
+    pub(super) vouched: Position,
+}
+
+impl LastSegment {
+    /// Refuses what no writer may go on from.
+    pub(super) fn refuse_damage(&self) -> Result<(), StorageError> {
+        match &self.scan.verdict {
+            TailVerdict::Clean | TailVerdict::Torn { .. } => Ok(()),
+            TailVerdict::Corrupt(damage) => Err(StorageError::Corrupt(damage.clone())),
+            TailVerdict::RolledBack => Err(StorageError::RolledBack {
+                end: self.scan.end,
+                witnessed: self.vouched,
+            }),
+        }
+    }
+}
+
+impl<'a, 'v> Opening<'a, 'v> {
+    pub(super) fn new(
+        disk: &'a Arc<dyn Disk>,
+        log_dir: &'a Path,
+        mode: OpenMode,
+        visitor: &'a mut Visitor<'v>,
+    ) -> Self {
+        Self {
+            disk,
+            log_dir,
+            mode,
+            visitor,
+            closed: Vec::new(),
+            unsealed: Vec::new(),
+            history: None,
+            end: Position::ZERO,
+            last_time: Timestamp::default(),
+            damage: Vec::new(),
+            visited: Position::ZERO,
+        }
+    }
+
+    pub(super) fn read_segments(
+        &mut self,
+        checkpoints: &CheckpointStore,
+    ) -> Result<LastSegment, StorageError> {
+        let vouched = checkpoints
+            .sizes()?
+            .last()
+            .copied()
+            .unwrap_or(Position::ZERO);
+        let bases = segment_bases(self.disk.as_ref(), self.log_dir)?;
+        let Some((&last, closed)) = bases.split_last() else {
+            return Err(StorageError::FirstSegmentMissing);
+        };
+        for (&base, &next) in closed.iter().zip(bases.iter().skip(1)) {
+            if let Err(error) = self.read_closed(base, next) {
+                return self.end_before(error, vouched);
+            }
+            self.end = next;
+        }
+        match self.read_last(last, vouched) {
+            Ok(last) => Ok(last),
+            Err(error) => self.end_before(error, vouched),
+        }
+    }
+
+    /// Lets an observer read up to a segment that cannot be read at all.
+    fn end_before(
+        &mut self,
+        error: StorageError,
+        vouched: Position,
+    ) -> Result<LastSegment, StorageError> {
+        let damage = match error {
+            StorageError::Corrupt(damage) if self.mode == OpenMode::Read => damage,
+            other => return Err(other),
+        };
+        let Some(readable) = self.closed.pop() else {
+            return Err(StorageError::Corrupt(damage));
+        };
+        self.damage.push(damage);
+        let segment = Segment::new(readable.segment.header, Arc::clone(&readable.segment.file));
+        let scan = TailScan::ending(readable.end, readable.frames_end);
+        let index = readable.index.clone();
+        Ok(LastSegment {
+            segment,
+            bytes: Bytes::new(),
+            scan,
+            index,
+            vouched,
+        })
+    }
+
+    /// Opens the segment at `base`. A header page that cannot be read leaves nothing to go by.
+    pub(super) fn open_segment(&mut self, base: Position) -> Result<Segment, StorageError> {
+        let file = self
+            .disk
+            .open(&segment_path(self.log_dir, base), self.mode)?;
+        let corrupt = |kind| {
+            let segment = segment_name(base);
+            StorageError::Corrupt(Damage {
+                segment,
+                byte: 0,
+                position: base,
+                kind,
+            })
+        };
+        let mut page = [0; SEGMENT_HEADER_BYTES];
+        match file.read_exact_at(&mut page, 0) {
+            Err(DiskError::ShortRead { .. }) => {
+                let cut = SegmentHeaderError::Short;
+                return Err(corrupt(DamageKind::SegmentHeader(cut)));
+            }
+            read => read?,
+        }
+        let header = SegmentHeader::decode(&page)
+            .map_err(|error| corrupt(DamageKind::SegmentHeader(error)))?;
+        let log_id = match self.closed.first() {
+            Some(first) => first.segment.header.log_id,
+            None => header.log_id,
+        };
+        if header.base_position != base || header.log_id != log_id {
+            return Err(corrupt(DamageKind::ForeignSegment));
+        }
+        if base != self.end {
+            return Err(corrupt(DamageKind::MissingSegment));
+        }
+        if base == Position::ZERO {
+            self.history = Some(History::start(&log_id));
+        }
+        if let Some(history) = &self.history
+            && history.chain != header.base_chain
+        {
+            return Err(corrupt(DamageKind::ChainBroken));
+        }
+        Ok(Segment::new(header, file))
+    }
+
+    /// Notes a file of the wrong size, once what is there of it was read.
+    pub(super) fn check_size(&mut self, segment: &Segment) -> Result<(), StorageError> {
+        let (expected, found) = (segment.header.segment_bytes, segment.file.bytes()?);
+        if expected != found {
+            let kind = DamageKind::SegmentBytes { expected, found };
+            let damage = segment.damage(found.min(expected), segment.base(), kind);
+            self.damage.push(damage);
+        }
+        Ok(())
+    }
+
+    /// Returns the segment's seal when it is there, sound, and of this segment.
+    pub(super) fn read_seal(&self, segment: &Segment) -> Option<SealFile> {
+        let path = seal_path(self.log_dir, segment.base());
+        let seal = SealFile::decode(&self.disk.read(&path, SEAL_BYTES_MAX).ok()?).ok()?;
+        let ours = seal.log_id == segment.header.log_id && seal.base_position == segment.base();
+        ours.then_some(seal)
+    }
+
+    fn read_last(
+        &mut self,
+        base: Position,
+        vouched: Position,
+    ) -> Result<LastSegment, StorageError> {
+        let segment = self.open_segment(base)?;
+        let (bytes, scan) = self.scan_last(&segment, vouched)?;
+        let mut index = SparseIndex::default();
+        for frame in &scan.frames {
+            self.visit(frame)?;
+            if frame.header().count > 0 {
+                index.note(base, frame.header().base_position, frame.at());
+            }
+        }
+        self.end = scan.end;
+        self.check_size(&segment)?;
+        self.check_unsealed(&segment)?;
+        Ok(LastSegment {
+            segment,
+            bytes,
+            scan,
+            index,
+            vouched,
+        })
+    }
+
+    /// Notes that the last segment has a seal: one is made only once the next segment's name is
+    /// durable, so that one is missing.
+    fn check_unsealed(&mut self, segment: &Segment) -> Result<(), StorageError> {
+        let Some(seal) = self.read_seal(segment) else {
+            return Ok(());
+        };
+        let position = seal.history.position();
+        // Beside an observer a writer may have begun it since the directory was listed.
+        if !self.disk.exists(&segment_path(self.log_dir, position))? {
+            self.damage.push(Damage {
+                segment: segment_name(position),
+                byte: 0,
+                position,
+                kind: DamageKind::MissingSegment,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads the last segment. Beside a writer an observer may see a write half done: what looks
+    /// damaged must do so again and again.
+    fn scan_last(
+        &self,
+        segment: &Segment,
+        vouched: Position,
+    ) -> Result<(Bytes, TailScan), StorageError> {
+        let mut attempts = if self.mode == OpenMode::Read {
+            OBSERVER_ATTEMPTS
+        } else {
+            1
+        };
+        loop {
+            let bytes = read_bytes(segment, 0, segment.file.bytes()?)?;
+            let window = Window {
+                segment: &segment.header,
+                start: 0,
+                bytes: bytes.clone(),
+            };
+            let scan = scan_tail(&window, segment.base(), vouched);
+            attempts -= 1;
+            if attempts == 0 || !matches!(scan.verdict, TailVerdict::Corrupt(_)) {
+                return Ok((bytes, scan));
+            }
+        }
+    }
+
+    /// Shows a frame to the visitor, unless something before it was damaged.
+    pub(super) fn visit(&mut self, frame: &FrameView) -> Result<(), StorageError> {
+        self.last_time = self.last_time.max(frame.header().time);
+        if frame.header().count == 0 || !self.damage.is_empty() {
+            return Ok(());
+        }
+        self.visited = frame.header().end_position();
+        (self.visitor)(frame).map_err(|source| StorageError::Replay {
+            position: frame.header().base_position,
+            source,
+        })
+    }
+
+    pub(super) fn refuse_damage(&self) -> Result<(), StorageError> {
+        match self.damage.first() {
+            Some(damage) => Err(StorageError::Corrupt(damage.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Carries the history over frames of `segment`; an observer needs none.
+    pub(super) fn hash(
+        &mut self,
+        segment: &Segment,
+        frames: &[FrameView],
+    ) -> Result<(), StorageError> {
+        let Some(history) = self
+            .history
+            .as_mut()
+            .filter(|_| self.mode == OpenMode::ReadWrite)
+        else {
+            return Ok(());
+        };
+        frames.iter().try_for_each(|frame| {
+            history.push_frame(frame).map_err(|(byte, position, kind)| {
+                StorageError::Corrupt(segment.damage(byte, position, kind))
+            })
+        })
+    }
+
+    /// Returns the history at the end of the log, hashing no more than what stands behind the newest
+    /// checkpoint or seal.
+    pub(super) fn history_at_end(
+        &mut self,
+        scan: &TailScan,
+        checkpoints: &CheckpointStore,
+        segment: &Segment,
+    ) -> Result<History, StorageError> {
+        let sizes = checkpoints.sizes()?;
+        let within = |size: &&Position| **size > segment.base() && **size <= scan.end;
+        let newest = sizes.iter().rev().find(within);
+        let state = newest.and_then(|&size| checkpoints.state(size));
+        let state = state.filter(|state| fits(&state.0, scan));
+        let mut skipped = Position::ZERO;
+        if let Some(state) = state {
+            skipped = state.size();
+            self.history = Some(state.0);
+        }
+        let rest = scan.frames.partition_point(|frame| {
+            frame.header().end_position() <= skipped && frame.header().base_position < skipped
+        });
+        self.hash(segment, scan.frames.get(rest..).unwrap_or_default())?;
+        let history = self
+            .history
+            .take()
+            .expect("a log without damage has a history");
+        assert_eq!(history.position(), scan.end, "every record was hashed");
+        Ok(history)
+    }
+}
+
+/// Whether a state is that of the log at a border between two of its frames, or at its end.
+fn fits(state: &History, scan: &TailScan) -> bool {
+    let size = state.position();
+    let newest_first = || scan.frames.iter().rev();
+    if let Some(frame) = newest_first().find(|frame| frame.header().base_position == size) {
+        return frame.header().chain_before == state.chain;
+    }
+    // At the end only the chain over the last frame can tell.
+    newest_first()
+        .find(|frame| frame.header().count > 0)
+        .is_some_and(|frame| {
+            frame.header().end_position() == size && chain_after(frame) == Some(state.chain)
+        })
+}
+
+/// Returns the chain after a frame by its own word of the chain before it.
+fn chain_after(frame: &FrameView) -> Option<ChainHash> {
+    (0..usize::from(frame.header().count)).try_fold(frame.header().chain_before, |chain, index| {
+        let record = frame.record_at(index).ok()?;
+        Some(chain_next(
+            &chain,
+            &leaf_hash(&record.canonical_header().encode()),
+        ))
+    })
+}

@@ -1,0 +1,142 @@
+//! The bytes of a whole log, worked out independently by `golden/log.py`.
+//!
+//! The hex files have one line for each 16 bytes that are not all zero: offset, then the bytes.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use kimberlite_disk::{Access, Disk, OpenMode};
+use kimberlite_storage::{
+    Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, create_log,
+    open_writer,
+};
+use kimberlite_testkit::SimulatedDisk;
+use kimberlite_types::{
+    LogId, Offset, Position, RecordFlags, RecordKind, SessionId, StreamId, Timestamp,
+};
+
+use crate::rig::{dir, dyn_disk, segment, verify_all};
+
+const FIRST: &str = include_str!("../golden/first_segment.hex");
+const SECOND: &str = include_str!("../golden/second_segment.hex");
+
+/// The same salt for every segment, and the number of the segment in its first byte.
+#[derive(Debug)]
+struct Counted(std::sync::atomic::AtomicU8);
+
+impl Entropy for Counted {
+    fn fill(&self, bytes: &mut [u8]) -> bool {
+        bytes.fill(0xa5);
+        bytes[0] = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        true
+    }
+}
+
+fn placement(position: u64, sealed: bool) -> FramePlacement {
+    FramePlacement {
+        base_position: Position::new(position),
+        stream: sealed.then(|| StreamId::new(Position::new(2))),
+        base_offset: sealed.then(|| Offset::new(0x0102_0304)),
+        time: Timestamp::from_nanoseconds(1_700_000_000_000_000_000 + position),
+        session: sealed.then(|| SessionId::new(Position::new(1))),
+        first_counter: 77,
+    }
+}
+
+fn frame(kind: RecordKind, flags: RecordFlags, payloads: &[&[u8]]) -> FrameBuilder {
+    let mut frame = FrameBuilder::new(kind, flags, payloads.len(), 0);
+    for payload in payloads {
+        frame.push(payload);
+    }
+    frame
+}
+
+/// Genesis; a group of two frames, one of them sealed; a watermark; one event in a second segment.
+fn write_log() -> SimulatedDisk {
+    let simulated = SimulatedDisk::new(1);
+    let disk: Arc<dyn Disk> = dyn_disk(&simulated);
+    let counted = Counted(std::sync::atomic::AtomicU8::new(0));
+    let options = LogOptions::new(Arc::new(counted), Background::inline());
+    let log_id = LogId::new(std::array::from_fn(|index| u8::try_from(index).unwrap()));
+    let plain = RecordFlags::PLAIN;
+    let genesis = frame(RecordKind::Genesis, plain, &[b"the genesis payload"]);
+    let first = (genesis, placement(0, false));
+    create_log(&disk, dir(), &options, log_id, first).unwrap();
+    let (mut writer, _) = open_writer(&disk, dir(), options, &mut |_| Ok(())).unwrap();
+    let sessions = frame(RecordKind::KeySession, plain, &[b"session", b"stream name"]);
+    let events: [&[u8]; 3] = [b"one", b"", b"a longer payload, of 33 bytes ..."];
+    let events = frame(RecordKind::Event, RecordFlags::COMMITTED, &events);
+    let group = vec![
+        (sessions, placement(1, false)),
+        (events, placement(3, true)),
+    ];
+    writer.commit(group, Durability::Group).unwrap();
+    writer.write_watermark().unwrap();
+    writer.reserve(256 << 10).unwrap();
+    let last = frame(RecordKind::Unknown(200), plain, &[b"of a later release"]);
+    writer
+        .commit(vec![(last, placement(6, false))], Durability::Group)
+        .unwrap();
+    simulated
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (row, bytes) in bytes.chunks(16).enumerate() {
+        if bytes.iter().any(|&byte| byte != 0) {
+            write!(text, "{:06x}:", row * 16).unwrap();
+            for byte in bytes {
+                write!(text, " {byte:02x}").unwrap();
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn unhex(text: &str, bytes: usize) -> Vec<u8> {
+    let mut content = vec![0; bytes];
+    for line in text.lines() {
+        let (offset, row) = line.split_once(':').unwrap();
+        let offset = usize::from_str_radix(offset, 16).unwrap();
+        for (index, byte) in row.split_whitespace().enumerate() {
+            content[offset + index] = u8::from_str_radix(byte, 16).unwrap();
+        }
+    }
+    content
+}
+
+#[test]
+fn a_log_has_the_bytes_that_are_written_down() {
+    let disk = write_log();
+    for (base, golden) in [(0, FIRST), (6, SECOND)] {
+        let found = hex(&disk.contents(segment(base)));
+        assert!(found == golden, "segment {base} is now:\n{found}");
+    }
+}
+
+#[test]
+fn the_bytes_that_are_written_down_are_read_as_the_log_they_were() {
+    let disk = SimulatedDisk::new(2);
+    disk.create_dir_all(&dir().join("log")).unwrap();
+    for (base, golden, bytes) in [(0, FIRST, 256 << 10), (6, SECOND, 1 << 20)] {
+        let content = unhex(golden, bytes);
+        disk.write_new_atomic(&segment(base), &content, Access::Shared)
+            .unwrap();
+    }
+    let written = write_log();
+    let options = || LogOptions::new(Arc::new(Counted(9.into())), Background::inline());
+    let read = |disk: &SimulatedDisk| {
+        let mut seen = Vec::new();
+        let opened = open_writer(&dyn_disk(disk), dir(), options(), &mut |frame| {
+            seen.push(*frame.header());
+            Ok(())
+        });
+        let (writer, _) = opened.unwrap();
+        assert_eq!(verify_all(&writer.reader(), disk).damage, []);
+        (seen, writer.history())
+    };
+    assert_eq!(read(&disk), read(&written));
+    assert!(disk.open(Path::new("/nowhere"), OpenMode::Read).is_err());
+}
