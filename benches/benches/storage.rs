@@ -1,8 +1,14 @@
-//! Appending, reading and verifying through the facade, each beside its floor.
+//! Appending, reading and verifying through the facade, each beside its floor; `log` does the same
+//! with the log by itself.
+//!
+//! `cargo bench --locked -p kimberlite-benches --bench storage [-- log]`.
 #![expect(
     clippy::unwrap_used,
     reason = "a bench that fails has nothing to measure"
 )]
+
+#[path = "storage/log.rs"]
+mod log;
 
 use std::fs::File;
 use std::hint::black_box;
@@ -110,7 +116,7 @@ fn verify(c: &mut Criterion) {
     let (_dir, _db, tenant) = filled(Encryption::On, 1000);
     group.throughput(Throughput::Bytes(1000 * BATCH as u64 * EVENT_BYTES as u64));
     group.bench_function("100k_records_of_1_kib", |b| {
-        b.iter(|| tenant.verify().unwrap())
+        b.iter(|| tenant.verify().unwrap());
     });
     let bytes = vec![7; EVENT_BYTES];
     group.bench_function("floor_payload_digests_on_one_core", |b| {
@@ -123,5 +129,13 @@ fn verify(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, append, read, verify);
+criterion_group!(
+    benches,
+    log::append,
+    log::read,
+    log::verify_log,
+    append,
+    read,
+    verify
+);
 criterion_main!(benches);
