@@ -35,6 +35,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
         &options.targets
     };
     for target in chosen {
+        if !cargo_fuzz(root).args(["build", target]).status()?.success() {
+            return Err(format!("fuzz target {target} does not build").into());
+        }
         println!("fuzz target {target}, {} s", options.seconds);
         let status = cargo_fuzz(root)
             .args(["run", target, "--", "-verbosity=0"])
