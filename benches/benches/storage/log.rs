@@ -189,7 +189,7 @@ pub(crate) fn read(_: &mut Criterion) {
         read_one(&reader, position);
     });
     percentiles("mapped segments", mapped, |position| {
-        read_one(&reader, position)
+        read_one(&reader, position);
     });
     map_floor(&dir, &closed.last().expect("a closed segment").name);
     drop(reader);
@@ -197,7 +197,7 @@ pub(crate) fn read(_: &mut Criterion) {
     let reader = writer.reader();
     let active = active.base.get()..LOG_RECORDS;
     percentiles("active file", active, |position| {
-        read_one(&reader, position)
+        read_one(&reader, position);
     });
 }
 

@@ -1,5 +1,11 @@
 //! What an application sees of Kimberlite, on real and on simulated disks.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that fails says where"
+)]
+
 mod basics;
 mod crash;
 mod keys;
