@@ -98,7 +98,8 @@ impl fmt::Debug for Record {
 
 /// Reads events one after another, from either end. What is appended after it was made is not seen.
 ///
-/// After an error the iterator goes on behind the record that could not be read.
+/// After an error the iterator goes on behind the record that could not be read. Where a damaged
+/// log, opened for reading only, cannot be read to its end, one error stands for the rest.
 #[derive(Debug)]
 pub struct RecordIter {
     tenant: Arc<TenantInner>,
@@ -106,10 +107,13 @@ pub struct RecordIter {
     next: u64,
     end: u64,
     frame: Option<FrameView>,
+    /// Why what was asked for behind `end` cannot be read.
+    unreadable: Option<Error>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Of {
+    Nothing,
     Positions,
     Offsets(StreamId),
 }
@@ -120,14 +124,7 @@ impl RecordIter {
         range: &impl RangeBounds<u64>,
         log_end: u64,
     ) -> Self {
-        let (next, end) = clamp(range, log_end);
-        Self {
-            tenant,
-            of: Of::Positions,
-            next,
-            end,
-            frame: None,
-        }
+        Self::new(tenant, Of::Positions, range, log_end)
     }
 
     pub(crate) fn offsets(
@@ -136,21 +133,32 @@ impl RecordIter {
         range: &impl RangeBounds<u64>,
         len: u64,
     ) -> Self {
-        let (next, end) = clamp(range, len);
-        let of = stream.map_or(Of::Positions, Of::Offsets);
-        let end = if stream.is_some() { end } else { next };
+        let of = stream.map_or(Of::Nothing, Of::Offsets);
+        Self::new(tenant, of, range, len)
+    }
+
+    fn new(tenant: Arc<TenantInner>, of: Of, range: &impl RangeBounds<u64>, end_max: u64) -> Self {
+        let (start, end) = bounds(range);
+        let unreadable = if end > end_max && start < end {
+            tenant.unreadable_end()
+        } else {
+            None
+        };
+        let end = end.min(end_max);
         Self {
             tenant,
             of,
-            next,
+            next: start.min(end),
             end,
             frame: None,
+            unreadable,
         }
     }
 
     /// Returns the position of the `nth` of what is iterated over.
     fn position_of(&self, nth: u64) -> Option<Position> {
         match self.of {
+            Of::Nothing => None,
             Of::Positions => Some(Position::new(nth)),
             Of::Offsets(stream) => self
                 .tenant
@@ -200,12 +208,15 @@ impl Iterator for RecordIter {
                 .max(frame.header().end_position().get())
                 .min(self.end);
         }
-        None
+        self.unreadable.take().map(Err)
     }
 }
 
 impl DoubleEndedIterator for RecordIter {
     fn next_back(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.unreadable.take() {
+            return Some(Err(error));
+        }
         while self.next < self.end {
             let position = self.position_of(self.end - 1)?;
             self.end -= 1;
@@ -225,16 +236,17 @@ impl DoubleEndedIterator for RecordIter {
     }
 }
 
-fn clamp(range: &impl RangeBounds<u64>, end_max: u64) -> (u64, u64) {
+/// Returns the first number of a range, and the one after its last.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Unbounded => 0,
         Bound::Included(&start) => start,
         Bound::Excluded(&start) => start.saturating_add(1),
     };
     let end = match range.end_bound() {
-        Bound::Unbounded => end_max,
-        Bound::Included(&end) => end.saturating_add(1).min(end_max),
-        Bound::Excluded(&end) => end.min(end_max),
+        Bound::Unbounded => u64::MAX,
+        Bound::Included(&end) => end.saturating_add(1),
+        Bound::Excluded(&end) => end,
     };
-    (start.min(end), end)
+    (start, end)
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
 use kimberlite_kernel::{Command, ExpectedVersion, Rejection, ReplayedFrame, Slot};
-use kimberlite_storage::{CheckpointStore, LogReader, OpenReport, StoredRecord};
+use kimberlite_storage::{CheckpointStore, LogReader, OpenReport, StorageError, StoredRecord};
 use kimberlite_types::{
     NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, limits,
 };
@@ -133,7 +133,8 @@ impl Tenant {
             Some(stored) if stored.frame().kind == Some(RecordKind::Event) => {
                 self.inner.open_record(&stored).map(Some)
             }
-            _ => Ok(None),
+            Some(_) => Ok(None),
+            None => self.inner.unreadable_end().map_or(Ok(None), Err),
         }
     }
 
@@ -235,6 +236,19 @@ impl TenantInner {
     ) -> Result<T, Error> {
         let engine = self.engine.as_ref().ok_or(Problem::ReadOnly)?;
         act(unlock(engine).as_mut().ok_or(Problem::Closed)?)
+    }
+
+    /// Returns why a reader does not see the end of the log, where that is so.
+    pub(crate) fn unreadable_end(&self) -> Option<Error> {
+        let report = &self.report;
+        let damage = report.damage.first().cloned().map(StorageError::Corrupt);
+        let rolled_back = report
+            .rolled_back
+            .map(|witnessed| StorageError::RolledBack {
+                end: self.reader.end(),
+                witnessed,
+            });
+        damage.or(rolled_back).map(Error::from)
     }
 
     /// Returns the id of a stream that readers can see.

@@ -302,3 +302,46 @@ fn several_threads_append_to_one_tenant() {
     }
     assert!(tenant.verify().unwrap().is_sound());
 }
+
+#[test]
+fn a_damaged_log_never_reads_as_a_shorter_one() {
+    let disk = SimulatedDisk::new(1);
+    let db = builder(&disk, 1).open().unwrap();
+    let stream = db.tenant("t").unwrap().stream("s").unwrap();
+    let mut at = Vec::new();
+    for text in ["0", "1", "2"] {
+        let receipt = stream.append(ExpectedVersion::Any, &[event(text)]).unwrap();
+        at.push(receipt.first_position());
+    }
+    let (byte, _) = db.tenant("t").unwrap().frame(at[1]).unwrap().unwrap();
+    drop(stream);
+    db.close().unwrap();
+    disk.flip(
+        std::path::Path::new("/db/tenants/t/log/00000000000000000000.seg"),
+        byte,
+        1,
+    );
+    let db = builder(&disk, 2).read_only(true).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    let stream = tenant.stream("s").unwrap();
+    let corrupt = |item: Option<Result<kimberlite::Record, kimberlite::Error>>| {
+        assert_eq!(item.unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
+    };
+    for mut records in [tenant.read_all(..), stream.read(..)] {
+        assert_eq!(records.next().unwrap().unwrap().data(), "0");
+        corrupt(records.next());
+        assert!(records.next().is_none());
+    }
+    for mut records in [tenant.read_all(..), stream.read(..)] {
+        corrupt(records.next_back());
+        assert_eq!(records.next_back().unwrap().unwrap().data(), "0");
+        assert!(records.next_back().is_none());
+    }
+    // A stream whose record may be behind the damage is not known to be empty.
+    corrupt(tenant.stream("other").unwrap().read(..).next());
+    assert_eq!(stream.read(..1).count(), 1);
+    for position in &at[1..] {
+        let read = tenant.read_position(*position);
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
