@@ -12,8 +12,8 @@ const TOOLCHAIN: &str = "nightly";
 /// Options of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How long each target runs.
-    #[arg(long, default_value_t = 20)]
+    /// How long each target runs; the fuzzer takes 0 for no end.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// The targets to run; all of them when none is named.
     targets: Vec<String>,

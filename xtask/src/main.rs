@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 mod clinic;
 mod examples;
 mod fuzz;
+mod kill_test;
 mod metadata;
 mod tidy;
 
@@ -37,6 +38,8 @@ enum Chore {
     Examples,
     /// Runs the fuzz targets, each for a while (needs cargo-fuzz and a nightly toolchain).
     Fuzz(fuzz::Options),
+    /// Kills a writer over and over, in release, and checks that nothing acknowledged is lost.
+    KillTest(kill_test::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::GenerateClinic(options) => clinic::run(&root, &options),
         Chore::Examples => examples::run(&root),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
+        Chore::KillTest(options) => kill_test::run(&root, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,12 @@
 //! What the command line takes.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Failure;
 
 /// Embedded, verifiable log database.
 #[derive(Debug, Parser)]
@@ -63,6 +67,9 @@ pub(crate) enum Command {
         /// How many times.
         #[arg(long, default_value_t = 100)]
         rounds: u32,
+        /// Chooses the moments.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     #[command(hide = true)]
     DemoWriter { dir: PathBuf },
@@ -79,9 +86,9 @@ pub(crate) struct Tenant {
 pub(crate) struct Import {
     /// The file, or - for standard input.
     pub(crate) file: PathBuf,
-    /// What the file holds.
+    /// What the file holds; by default what its name ends in.
     #[arg(long, value_enum)]
-    pub(crate) format: Format,
+    pub(crate) format: Option<Format>,
     /// The tenant; made when there is none.
     #[arg(long, short)]
     pub(crate) tenant: String,
@@ -97,6 +104,32 @@ pub(crate) struct Import {
     /// What a line that cannot be read does.
     #[arg(long, value_enum, default_value_t = OnError::Stop)]
     pub(crate) on_error: OnError,
+    /// What the input is called in the log, for an interrupted import to go on; by default the name
+    /// of the file.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+}
+
+impl Import {
+    pub(crate) fn format(&self) -> Result<Format, Failure> {
+        let ending = self.file.extension().and_then(OsStr::to_str);
+        match (self.format, ending) {
+            (Some(format), _) => Ok(format),
+            (None, Some("jsonl" | "ndjson")) => Ok(Format::Jsonl),
+            (None, Some("csv")) => Ok(Format::Csv),
+            (None, _) => Err(Failure::UnknownFormat {
+                path: self.file.clone(),
+            }),
+        }
+    }
+
+    pub(crate) fn source(&self) -> Cow<'_, str> {
+        match (&self.source, self.file.file_name()) {
+            (Some(source), _) => source.into(),
+            (None, Some(name)) => name.to_string_lossy(),
+            (None, None) => "-".into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -18,6 +18,13 @@ pub(crate) enum Failure {
     },
     #[error("line {line}: {problem}; mend it, or go on past such lines with --on-error keep")]
     Line { line: u64, problem: String },
+    #[error(
+        "the log holds another input called {source_name:?} up to line {line}, which this one does \
+         not begin with; name this one with --source"
+    )]
+    OtherSource { source_name: String, line: u64 },
+    #[error("cannot tell what {} holds; say it with --format", path.display())]
+    UnknownFormat { path: PathBuf },
     #[error("{} exists: name a directory that does not", path.display())]
     Exists { path: PathBuf },
     #[error("the demonstration failed: {0}")]

@@ -40,8 +40,8 @@ fn run(args: &Args, output: &Output) -> Result<ExitCode, Failure> {
         Command::Verify(tenant) => commands::verify::run(db, tenant, output),
         Command::Checkpoint(tenant) => commands::survey::checkpoint(db, tenant, output),
         Command::Demo(demo) => commands::demo::run(demo, output),
-        Command::DemoWriter { dir } => commands::demo::writer(dir),
-        Command::KillTest { rounds } => commands::demo::kill_test(*rounds, output),
+        Command::DemoWriter { dir } => commands::kill::writer(dir),
+        Command::KillTest { rounds, seed } => commands::kill::kill_test(*rounds, *seed, output),
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();
             clap_complete::generate(*shell, &mut command, "kimberlite", &mut std::io::stdout());

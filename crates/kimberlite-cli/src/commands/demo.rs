@@ -1,14 +1,15 @@
-//! `kimberlite demo` and `kimberlite kill-test`: the promises, shown on a real disk.
+//! `kimberlite demo`: the promises, shown on a real disk.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Instant;
 
-use kimberlite::{Database, Event, ExpectedVersion, Position, Tenant};
+use kimberlite::{Database, Position, Tenant};
 use serde_json::json;
 
+use super::kill::{Moment, kill_writer, require, scratch_dir};
 use super::{import, verify};
 use crate::args::{Demo, Format, Import, OnError};
 use crate::exit::Failure;
@@ -16,18 +17,17 @@ use crate::output::Output;
 
 const CLINIC: &[u8] = include_bytes!("../../../../examples/data/clinic.jsonl");
 const TENANT: &str = "clinic";
-const KILLED_TENANT: &str = "killed";
-const ACKNOWLEDGED_MIN: u64 = 50;
+const KILLED_AT: Moment = Moment::after_events(50);
 
 pub(crate) fn run(args: &Demo, output: &Output) -> Result<ExitCode, Failure> {
-    let dir = demo_dir(args)?;
+    let dir = scratch_dir(args.keep.as_deref())?;
     let db = dir.join("db");
     output.line(
         &format!("1. a fresh database in {}", db.display()),
         &json!({"db": db}),
     )?;
     import_clinic(&db, output)?;
-    let acknowledged = kill_writer(&db, ACKNOWLEDGED_MIN)?;
+    let acknowledged = kill_writer(&db, KILLED_AT)?;
     output.line(
         &format!(
             "5. killed a writer with SIGKILL after {acknowledged} acknowledged events: all of \
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Demo, output: &Output) -> Result<ExitCode, Failure> {
             &json!({"dir": dir}),
         )?;
     } else {
-        remove(&dir)?;
+        super::kill::remove(&dir)?;
         output.line(
             "the files are removed again; keep them with `kimberlite demo --keep DIR`",
             &json!({"removed": dir}),
@@ -75,12 +75,13 @@ fn import_clinic(db: &Path, output: &Output) -> Result<(), Failure> {
     let tenant = database.tenant(TENANT)?;
     let args = Import {
         file: PathBuf::from("clinic.jsonl"),
-        format: Format::Jsonl,
+        format: Some(Format::Jsonl),
         tenant: TENANT.to_owned(),
         stream_by: "patient".to_owned(),
         type_by: "type".to_owned(),
         batch: 100,
         on_error: OnError::Stop,
+        source: None,
     };
     let bar = output.progress(
         Some(u64::try_from(CLINIC.len()).unwrap_or(u64::MAX)),
@@ -151,123 +152,6 @@ fn read_longest(tenant: &Tenant, output: &Output) -> Result<(), Failure> {
         ),
         &json!({"stream": patient.name.as_str(), "events": read}),
     )
-}
-
-/// Runs the writer until it has acknowledged enough, kills it, and checks what is there. Returns
-/// how many events it had acknowledged.
-fn kill_writer(db: &Path, acknowledged_min: u64) -> Result<u64, Failure> {
-    let mut writer = spawn_writer(db)?;
-    let lines = writer
-        .stdout
-        .take()
-        .ok_or_else(|| Failure::Demo("the writer is mute".to_owned()))?;
-    let mut acknowledged = Vec::new();
-    let mut lines = BufReader::new(lines).lines();
-    while let Some(Ok(line)) = lines.next() {
-        acknowledged.extend(parse(&line));
-        if u64::try_from(acknowledged.len()).unwrap_or(u64::MAX) == acknowledged_min {
-            let killed = writer.kill();
-            killed.map_err(|source| Failure::System {
-                what: "kill the writer",
-                source,
-            })?;
-        }
-    }
-    let waited = writer.wait();
-    waited.map_err(|source| Failure::System {
-        what: "wait for the writer",
-        source,
-    })?;
-    let enough = u64::try_from(acknowledged.len()).unwrap_or(0) >= acknowledged_min;
-    require(enough, "the writer ended before it was killed")?;
-    let database = Database::open(db)?;
-    let tenant = database.tenant(KILLED_TENANT)?;
-    for (position, number) in &acknowledged {
-        let record = tenant.read_position(Position::new(*position))?;
-        let data = record.map(|record| record.data().clone());
-        let expected = number.to_string();
-        require(
-            data.as_deref() == Some(expected.as_bytes()),
-            &format!("the acknowledged event at position {position} is not there"),
-        )?;
-    }
-    // Nothing but what the writer wrote, in its order.
-    for (index, record) in tenant.read_all(..).enumerate() {
-        let expected = index.to_string();
-        require(
-            record?.data() == expected.as_str(),
-            "there is an event that was not written",
-        )?;
-    }
-    require(
-        tenant.verify()?.is_sound(),
-        "the log does not verify after a kill",
-    )?;
-    drop(tenant);
-    drop(database);
-    Ok(u64::try_from(acknowledged.len()).unwrap_or(u64::MAX))
-}
-
-fn parse(line: &str) -> Option<(u64, u64)> {
-    let (position, number) = line.split_once(' ')?;
-    Some((position.parse().ok()?, number.parse().ok()?))
-}
-
-fn spawn_writer(db: &Path) -> Result<Child, Failure> {
-    let exe = std::env::current_exe();
-    let exe = exe.map_err(|source| Failure::System {
-        what: "find this program",
-        source,
-    })?;
-    let child = Command::new(exe)
-        .arg("demo-writer")
-        .arg(db)
-        .stdout(Stdio::piped())
-        .spawn();
-    child.map_err(|source| Failure::System {
-        what: "start the writer",
-        source,
-    })
-}
-
-/// Appends numbered events for ever, and prints the position of each that is acknowledged.
-pub(crate) fn writer(dir: &Path) -> Result<ExitCode, Failure> {
-    let database = Database::open(dir)?;
-    let tenant = database.tenant(KILLED_TENANT)?;
-    let mut number = u64::try_from(tenant.read_all(..).count()).unwrap_or(u64::MAX);
-    let stream = tenant.stream("numbers")?;
-    loop {
-        let count = 1 + number % 3;
-        let events = (number..number + count).map(|n| Event::new("number", n.to_string()));
-        let receipt = stream.append(ExpectedVersion::Any, &events.collect::<Vec<_>>())?;
-        let mut out = std::io::stdout().lock();
-        for nth in 0..count {
-            let position = receipt.first_position().get() + nth;
-            writeln!(out, "{position} {}", number + nth).map_err(Failure::Output)?;
-        }
-        out.flush().map_err(Failure::Output)?;
-        number += count;
-    }
-}
-
-/// Kills a writer `rounds` times on one database, each time after another number of events.
-pub(crate) fn kill_test(rounds: u32, output: &Output) -> Result<ExitCode, Failure> {
-    let dir = demo_dir(&Demo { keep: None })?;
-    let db = dir.join("db");
-    let bar = output.progress(Some(u64::from(rounds)), "rounds");
-    let mut acknowledged = 0;
-    for round in 0..u64::from(rounds) {
-        // Spread over the beginning of a life and over its later appends; not a round number.
-        acknowledged += kill_writer(&db, 1 + (round * 37) % 211)?;
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    remove(&dir)?;
-    output.line(
-        &format!("{rounds} kills, {acknowledged} acknowledged events, none lost"),
-        &json!({"rounds": rounds, "acknowledged": acknowledged, "lost": 0}),
-    )?;
-    Ok(ExitCode::SUCCESS)
 }
 
 #[expect(
@@ -342,39 +226,4 @@ fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the directory is the demonstration's own"
-)]
-fn demo_dir(args: &Demo) -> Result<PathBuf, Failure> {
-    let failed = |source| Failure::System {
-        what: "make a directory for the demonstration",
-        source,
-    };
-    let dir = args.keep.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("kimberlite-demo-{}", std::process::id()))
-    });
-    if dir.exists() {
-        return Err(Failure::Exists { path: dir });
-    }
-    std::fs::create_dir_all(&dir).map_err(failed)?;
-    Ok(dir)
-}
-
-fn remove(dir: &Path) -> Result<(), Failure> {
-    let removed = std::fs::remove_dir_all(dir);
-    removed.map_err(|source| Failure::System {
-        what: "remove the demonstration's files",
-        source,
-    })
-}
-
-fn require(holds: bool, otherwise: &str) -> Result<(), Failure> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Failure::Demo(otherwise.to_owned()))
-    }
 }

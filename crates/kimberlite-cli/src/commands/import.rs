@@ -3,7 +3,8 @@
 //! Lines are appended in their order: an append holds lines that follow each other and belong to
 //! one stream. The metadata of each event names the source and the line, so that an interrupted
 //! import finds the last line that is in the log, which all before it precede, and goes on behind
-//! it.
+//! it. It also holds a digest of all lines up to this one: another input of the same name is not
+//! taken for the rest of the first.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -37,13 +38,10 @@ pub(crate) fn run(db: &Path, args: &Import, output: &Output) -> Result<ExitCode,
     let db = Database::open(db)?;
     let tenant = db.tenant(&args.tenant)?;
     let bar = output.progress(bytes, "bytes");
-    let imported = import(
-        &tenant,
-        args,
-        &mut BufReader::new(bar.wrap_read(input)),
-        &bar,
-    )?;
+    let input = &mut BufReader::new(bar.wrap_read(input));
+    let imported = import(&tenant, args, input, &bar);
     bar.finish_and_clear();
+    let imported = imported?;
     drop(tenant);
     db.close()?;
     let Imported {
@@ -85,16 +83,15 @@ pub(crate) fn import(
     input: &mut dyn BufRead,
     bar: &ProgressBar,
 ) -> Result<Imported, Failure> {
-    let source = args
-        .file
-        .file_name()
-        .map_or("-".into(), |name| name.to_string_lossy());
-    let last = last_line(tenant, &source)?;
+    let format = args.format()?;
+    let source = args.source();
+    let present = last_line(tenant, &source)?;
     let mut import = Running {
         tenant,
         args,
         source: &source,
-        last,
+        present,
+        digest: blake3::Hasher::new(),
         done: Imported::default(),
     };
     let mut batch: Vec<Line> = Vec::new();
@@ -103,22 +100,21 @@ pub(crate) fn import(
             return Ok(());
         };
         let full = u32::try_from(batch.len()).is_ok_and(|lines| lines >= args.batch);
-        if full
-            || batch
-                .first()
-                .is_some_and(|first| first.stream != line.stream)
-        {
+        let first = batch.first();
+        if full || first.is_some_and(|first| first.stream != line.stream) {
             import.append(&mut batch)?;
         }
         batch.push(line);
         Ok(())
     };
-    match args.format {
-        Format::Jsonl => json_lines(args, input, &mut each)?,
-        Format::Csv => csv_lines(input, &mut each)?,
-    }
+    let read = match format {
+        Format::Jsonl => json_lines(args, input, &mut each),
+        Format::Csv => csv_lines(input, &mut each),
+    };
+    // What stands before a line that stops the import belongs to it.
     import.append(&mut batch)?;
-    Ok(import.done)
+    read?;
+    import.finish()
 }
 
 type Each<'a> = dyn FnMut(u64, Result<Map<String, Value>, String>) -> Result<(), Failure> + 'a;
@@ -170,28 +166,40 @@ fn csv_lines(input: &mut dyn BufRead, each: &mut Each<'_>) -> Result<(), Failure
     Ok(())
 }
 
+/// What the log holds of a source already.
+struct Present {
+    /// The last line.
+    line: u64,
+    /// The digest of all lines up to it.
+    digest: String,
+}
+
 struct Running<'a> {
     tenant: &'a Tenant,
     args: &'a Import,
     source: &'a str,
-    /// The last line that is in the log already.
-    last: u64,
+    present: Option<Present>,
+    /// Of all lines that could be read so far.
+    digest: blake3::Hasher,
     done: Imported,
 }
 
 impl Running<'_> {
+    /// Takes in a line; returns it when it is to be appended.
     fn line(
         &mut self,
         number: u64,
         object: Result<Map<String, Value>, String>,
         bar: &ProgressBar,
     ) -> Result<Option<Line>, Failure> {
-        if number <= self.last {
-            self.done.present += 1;
-            return Ok(None);
-        }
-        match object.and_then(|object| self.event(number, object)) {
-            Ok(line) => Ok(Some(line)),
+        let line = object.and_then(|object| self.event(number, object));
+        let present = self.present.as_ref().map_or(0, |present| present.line);
+        match line {
+            Ok(line) if number > present => Ok(Some(line)),
+            Ok(_) => {
+                self.done.present += 1;
+                self.check_present(number).map(|()| None)
+            }
             Err(problem) if self.args.on_error == OnError::Stop => Err(Failure::Line {
                 line: number,
                 problem,
@@ -204,7 +212,23 @@ impl Running<'_> {
         }
     }
 
-    fn event(&self, number: u64, object: Map<String, Value>) -> Result<Line, String> {
+    /// Compares what was read with what is in the log, once as much of it was read.
+    fn check_present(&mut self, number: u64) -> Result<(), Failure> {
+        let reached = self.present.take_if(|present| present.line <= number);
+        match reached {
+            Some(present) if present.digest != self.digest() => Err(Failure::OtherSource {
+                source_name: self.source.to_owned(),
+                line: present.line,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn digest(&self) -> String {
+        self.digest.finalize().to_hex().chars().take(32).collect()
+    }
+
+    fn event(&mut self, number: u64, object: Map<String, Value>) -> Result<Line, String> {
         let field = |name: &str| match object.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(Value::Number(number)) => Ok(number.to_string()),
@@ -214,15 +238,17 @@ impl Running<'_> {
         let (stream, event_type) = (field(&self.args.stream_by)?, field(&self.args.type_by)?);
         kimberlite::StreamName::new(&stream).map_err(|error| error.to_string())?;
         kimberlite::EventType::new(&event_type).map_err(|error| error.to_string())?;
-        let metadata = json!({"source": self.source, "line": number}).to_string();
         let event = Event::json(event_type, &Value::Object(object));
-        let event = event
-            .map_err(|error| error.to_string())?
-            .with_metadata(metadata);
+        let event = event.map_err(|error| error.to_string())?;
+        // With its length before it, so that lines cannot be divided in another way.
+        self.digest
+            .update(&(event.data().len() as u64).to_le_bytes());
+        self.digest.update(event.data());
+        let metadata = json!({"source": self.source, "line": number, "digest": self.digest()});
         Ok(Line {
             number,
             stream,
-            event,
+            event: event.with_metadata(metadata.to_string()),
         })
     }
 
@@ -237,18 +263,29 @@ impl Running<'_> {
         self.done.events += u64::try_from(events.len()).unwrap_or(u64::MAX);
         Ok(())
     }
+
+    /// An input that ends before what is in the log is another one, too.
+    fn finish(mut self) -> Result<Imported, Failure> {
+        self.check_present(u64::MAX)?;
+        Ok(self.done)
+    }
 }
 
-/// Finds the last line of this source that is in the log; 0 when none is.
-fn last_line(tenant: &Tenant, source: &str) -> Result<u64, Failure> {
+/// Finds the last line of this source that is in the log.
+fn last_line(tenant: &Tenant, source: &str) -> Result<Option<Present>, Failure> {
     for record in tenant.read_all(..).rev() {
         let metadata = record?.metadata().clone();
         let Ok(metadata) = serde_json::from_slice::<Value>(&metadata) else {
             continue;
         };
-        if metadata.get("source").and_then(Value::as_str) == Some(source) {
-            return Ok(metadata.get("line").and_then(Value::as_u64).unwrap_or(0));
+        let text = |name| metadata.get(name).and_then(Value::as_str);
+        let line = metadata.get("line").and_then(Value::as_u64);
+        if let (Some(name), Some(line), Some(digest)) = (text("source"), line, text("digest"))
+            && name == source
+        {
+            let digest = digest.to_owned();
+            return Ok(Some(Present { line, digest }));
         }
     }
-    Ok(0)
+    Ok(None)
 }

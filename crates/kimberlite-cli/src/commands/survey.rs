@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use kimberlite::Database;
 use serde_json::json;
 
-use super::observe;
+use super::survey_tenant;
 use crate::args::Tenant;
 use crate::exit::Failure;
 use crate::output::Output;
 
 pub(crate) fn streams(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
-    for stream in observe(db, &args.tenant)?.streams()? {
+    for stream in survey_tenant(db, &args.tenant)?.streams()? {
         output.line(
             &format!("{}\t{}", stream.events, stream.name),
             &json!({"stream": stream.name.as_str(), "events": stream.events}),
@@ -22,7 +22,7 @@ pub(crate) fn streams(db: &Path, args: &Tenant, output: &Output) -> Result<ExitC
 }
 
 pub(crate) fn stats(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
-    let stats = observe(db, &args.tenant)?.stats()?;
+    let stats = survey_tenant(db, &args.tenant)?.stats()?;
     output.line(
         &format!(
             "{} records, {} events in {} streams, {} segments, {} bytes used of {}",
@@ -46,7 +46,7 @@ pub(crate) fn stats(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCod
 }
 
 pub(crate) fn inspect(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
-    let inspection = observe(db, &args.tenant)?.inspect()?;
+    let inspection = survey_tenant(db, &args.tenant)?.inspect()?;
     let mut text = vec![
         format!("log {}", inspection.log_id),
         format!("origin {}", inspection.origin),

@@ -1,0 +1,12 @@
+//! What a person sees of the command line: results, messages and exit codes, by running the binary.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests fail by panicking, and stand outside of the database"
+)]
+
+mod exits;
+mod imports;
+mod shell;
+mod views;
