@@ -139,10 +139,18 @@ fn parse_hex<const N: usize>(text: &str) -> Option<Zeroizing<[u8; N]>> {
     }
     let mut bytes = Zeroizing::new([0; N]);
     for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        let digit = |letter: u8| char::from(letter).to_digit(16);
-        *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?;
+        *byte = hex_digit(*high)? * 16 + hex_digit(*low)?;
     }
     Some(bytes)
+}
+
+/// Reads a digit as it is written: a key has one text.
+fn hex_digit(letter: u8) -> Option<u8> {
+    match letter {
+        b'0'..=b'9' => Some(letter - b'0'),
+        b'a'..=b'f' => Some(letter - b'a' + 10),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -197,6 +205,8 @@ mod tests {
             );
         }
         assert!(RootKey::decode(&format!("{line} 00")).is_err());
+        let upper = line.replace('a', "A");
+        assert!(upper != line && RootKey::decode(&upper).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The key that signs a tenant's checkpoints, and the key that others verify them with.
 //!
-//! The signer's file is PKCS #8 in PEM, as openssl writes it. A verifier key is one line as C2SP
+//! The signer's file is PKCS #8 in PEM, of version 1 and so without the public key: openssl reads it
+//! and writes the same bytes. A verifier key is one line as C2SP
 //! signed-note has it, `<name>+<key id>+<key>`: the key id is the first four bytes of
 //! `SHA-256(name ‖ "\n" ‖ 0x01 ‖ public key)` in hexadecimal, the key is base64 of
 //! `0x01 ‖ public key`, where 0x01 stands for Ed25519.
@@ -13,10 +14,10 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 const ALGORITHM_ED25519: u8 = 0x01;
 const PEM_BYTES_MAX: usize = 4096;
@@ -48,9 +49,13 @@ impl Signer {
 
     /// Returns the text of the key file.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        self.0
-            .to_pkcs8_pem(LineEnding::LF)
-            .expect("a key of fixed length encodes")
+        let mut key = KeypairBytes {
+            secret_key: self.0.to_bytes(),
+            public_key: None,
+        };
+        let pem = key.to_pkcs8_pem(LineEnding::LF);
+        key.secret_key.zeroize();
+        pem.expect("a key of fixed length encodes")
     }
 
     /// Reads the text of a key file.

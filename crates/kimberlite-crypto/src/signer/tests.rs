@@ -43,7 +43,7 @@ fn key_files_round_trip() {
 }
 
 #[test]
-fn key_files_as_openssl_writes_them_are_read() {
+fn key_files_are_as_openssl_writes_them() {
     // RFC 8410, 10.3: the key without its public half.
     let pem = "-----BEGIN PRIVATE KEY-----\n\
                MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
@@ -53,7 +53,9 @@ fn key_files_as_openssl_writes_them_are_read() {
         0x96, 0xc8, 0x50, 0x86, 0xaa, 0x30, 0xb6, 0xb6, 0xcb, 0x0c, 0x5c, 0x38, 0xad, 0x70, 0x31,
         0x66, 0xe1,
     ];
-    assert_eq!(Signer::from_pem(pem).unwrap().public_key(), public_key);
+    let signer = Signer::from_pem(pem).unwrap();
+    assert_eq!(signer.public_key(), public_key);
+    assert_eq!(*signer.to_pem(), pem);
 }
 
 #[test]
