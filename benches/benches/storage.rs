@@ -93,21 +93,19 @@ fn filled(encryption: Encryption, batches: usize) -> (tempfile::TempDir, Databas
     (dir, db, tenant)
 }
 
-fn read(c: &mut Criterion) {
-    let mut group = c.benchmark_group("read_record_by_position");
+/// Percentiles of reads at jumping positions, through the facade, all of the log in the page cache.
+fn read(_: &mut Criterion) {
     for (name, encryption) in [("encrypted", Encryption::On), ("plain", Encryption::Off)] {
         let (_dir, _db, tenant) = filled(encryption, 1000);
         let end = tenant.durable_position().get();
-        let mut position = 1_u64;
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                // A full-period step over the log: neither sequential nor costly to compute.
-                position = (position + 40_503) % end;
-                black_box(tenant.read_position(position.into()).unwrap())
-            });
-        });
+        log::percentiles(
+            &format!("read_record_by_position/{name}"),
+            3..end,
+            |position| {
+                black_box(tenant.read_position(position.into()).unwrap());
+            },
+        );
     }
-    group.finish();
 }
 
 fn verify(c: &mut Criterion) {
@@ -131,11 +129,11 @@ fn verify(c: &mut Criterion) {
 
 criterion_group!(
     benches,
-    log::append,
-    log::read,
-    log::verify_log,
     append,
     read,
-    verify
+    verify,
+    log::append,
+    log::read,
+    log::verify_log
 );
 criterion_main!(benches);

@@ -14,7 +14,7 @@ use kimberlite_crypto::payload_digest;
 use kimberlite_disk::{Disk, OpenMode, OsDisk};
 use kimberlite_storage::{
     Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, LogReader,
-    LogWriter, create_log, open_writer, verify,
+    LogWriter, Witness, create_log, open_writer, verify,
 };
 use kimberlite_types::{LogId, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
 use tempfile::TempDir;
@@ -45,7 +45,9 @@ fn new_log(tail_bytes_max: usize) -> (TempDir, LogWriter) {
     let genesis = (genesis, placement(Position::ZERO));
     let log_id = LogId::new([3; 32]);
     create_log(&disk, dir.path(), &options, log_id, genesis).expect("a new log");
-    let opened = open_writer(&disk, dir.path(), options, &mut |_| Ok(()));
+    let opened = open_writer(&disk, dir.path(), options, &Witness::default(), &mut |_| {
+        Ok(())
+    });
     (dir, opened.expect("a sound log").0)
 }
 
@@ -150,7 +152,7 @@ fn filled(tail_bytes_max: usize) -> (TempDir, LogWriter) {
 /// Prints percentiles of single reads at jumping positions, warm.
 #[expect(clippy::print_stdout, reason = "the figures are what a bench is for")]
 #[expect(clippy::disallowed_methods, reason = "a bench measures time")]
-fn percentiles(name: &str, range: std::ops::Range<u64>, read: impl Fn(u64)) {
+pub(crate) fn percentiles(name: &str, range: std::ops::Range<u64>, read: impl Fn(u64)) {
     let mut latencies = Histogram::<u64>::new(3).expect("three digits");
     let span = range.end - range.start;
     for warm in [true, false] {
@@ -167,7 +169,7 @@ fn percentiles(name: &str, range: std::ops::Range<u64>, read: impl Fn(u64)) {
     }
     let at = |quantile| latencies.value_at_quantile(quantile);
     println!(
-        "log_read/{name}: p50 {} ns, p99 {} ns, p99.9 {} ns",
+        "{name}: p50 {} ns, p99 {} ns, p99.9 {} ns",
         at(0.5),
         at(0.99),
         at(0.999)
@@ -185,10 +187,14 @@ pub(crate) fn read(_: &mut Criterion) {
     let segments = reader.segments(&OsDisk::new()).expect("a directory");
     let (active, closed) = segments.split_last().expect("a log has a segment");
     let mapped = closed.first().expect("a closed segment").base.get()..active.base.get();
-    percentiles("tail", LOG_RECORDS - 3_000..LOG_RECORDS, |position| {
-        read_one(&reader, position);
-    });
-    percentiles("mapped segments", mapped, |position| {
+    percentiles(
+        "log_read/tail",
+        LOG_RECORDS - 3_000..LOG_RECORDS,
+        |position| {
+            read_one(&reader, position);
+        },
+    );
+    percentiles("log_read/mapped segments", mapped, |position| {
         read_one(&reader, position);
     });
     map_floor(&dir, &closed.last().expect("a closed segment").name);
@@ -196,7 +202,7 @@ pub(crate) fn read(_: &mut Criterion) {
     let (_dir, writer) = filled(0);
     let reader = writer.reader();
     let active = active.base.get()..LOG_RECORDS;
-    percentiles("active file", active, |position| {
+    percentiles("log_read/active file", active, |position| {
         read_one(&reader, position);
     });
 }
@@ -209,10 +215,14 @@ fn map_floor(dir: &TempDir, segment: &str) {
         .expect("a segment");
     let map = file.map(file.bytes().expect("a size")).expect("a mapping");
     let places = (map.len() / PAYLOAD_BYTES) as u64;
-    percentiles("floor: a copy out of a mapping", 0..places, |place| {
-        let at = usize::try_from(place).unwrap_or_default() * PAYLOAD_BYTES;
-        black_box(Bytes::copy_from_slice(&map[at..at + PAYLOAD_BYTES]));
-    });
+    percentiles(
+        "log_read/floor: a copy out of a mapping",
+        0..places,
+        |place| {
+            let at = usize::try_from(place).unwrap_or_default() * PAYLOAD_BYTES;
+            black_box(Bytes::copy_from_slice(&map[at..at + PAYLOAD_BYTES]));
+        },
+    );
 }
 
 pub(crate) fn verify_log(criterion: &mut Criterion) {

@@ -58,7 +58,8 @@ impl OsLock {
         }
         // The file is never removed: a lock on a file that somebody else has just unlinked would
         // exclude nobody.
-        write_holder(&file).map_err(failed)?;
+        // Its holder is told to others, and decides nothing: on a full disk it stays untold.
+        let _ = write_holder(&file);
         Ok(Self { _file: file })
     }
 }

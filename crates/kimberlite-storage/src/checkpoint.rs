@@ -47,6 +47,7 @@ impl HistoryState {
         self.0.chain
     }
 
+    /// Returns a state's file as it is stored.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let frontier = self.0.frontier.encode();
         let mut bytes = STATE_MAGIC.to_vec();
@@ -78,6 +79,19 @@ impl HistoryState {
         let frontier = Frontier::decode(reader.rest).ok()?;
         Some(Self(History { chain, frontier }))
     }
+}
+
+/// What the checkpoints of a log say of it when it is opened.
+///
+/// The caller has checked the signature of the checkpoints that it goes by: files beside the log
+/// prove nothing by themselves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Witness {
+    /// How many records checkpoints vouch for: a log that ends before was rolled back.
+    pub size: Position,
+    /// Chain and tree at a size that a signed checkpoint states. A writer computes only what stands
+    /// behind it, and refuses a log that differs; without it all of the log is computed.
+    pub history: Option<HistoryState>,
 }
 
 /// The checkpoint files of one tenant.
@@ -118,8 +132,26 @@ impl CheckpointStore {
             |path: &Path, bytes: &[u8]| self.disk.write_new_atomic(path, bytes, Access::Shared);
         write(&self.path(size, "state"), &state.encode())?;
         write(&self.path(size, "note"), note.as_bytes())?;
-        write(&self.tenant_dir.join("checkpoint"), note.as_bytes())?;
+        self.show(note)
+    }
+
+    /// Stores the newest note where other tools look for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckpointStore::store`].
+    pub fn show(&self, note: &str) -> Result<(), StorageError> {
+        let path = self.tenant_dir.join("checkpoint");
+        self.disk
+            .write_new_atomic(&path, note.as_bytes(), Access::Shared)?;
         Ok(())
+    }
+
+    /// Returns the note that other tools find; `None` when it is missing or not text.
+    pub fn shown(&self) -> Option<String> {
+        let path = self.tenant_dir.join("checkpoint");
+        let bytes = self.disk.read(&path, NOTE_BYTES_MAX).ok()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// Returns the sizes of all checkpoints, in order.

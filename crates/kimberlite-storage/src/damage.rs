@@ -96,6 +96,12 @@ pub enum DamageKind {
     /// The recomputed chain differs from the stored one.
     #[error("the hash chain is broken: a record before here is not the one that was written")]
     ChainBroken,
+    /// The log differs from what a signed checkpoint states.
+    #[error("the log up to here is not the one that its checkpoint was signed over")]
+    CheckpointMismatch,
+    /// An administrative record cannot be read, so that what follows has no meaning.
+    #[error("an administrative record cannot be read")]
+    AdministrativeRecord,
     /// A sealed segment's digest differs.
     #[error("the segment does not match its seal")]
     SealMismatch,

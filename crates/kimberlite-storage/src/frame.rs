@@ -8,7 +8,7 @@
 //! | 0..4 | magic | `KFRM` |
 //! | 4..8 | header checksum | CRC-32C of bytes 8..112, seeded by the segment's salt and the frame's byte offset |
 //! | 8..12 | length | `u32`, bytes of header, table and payloads, without the padding |
-//! | 12..16 | table checksum | CRC-32C of the table, seeded likewise |
+//! | 12..16 | table checksum | CRC-32C of the table, seeded likewise; 0 for a watermark, which has none |
 //! | 16 | kind | of all its records; 0 for a watermark, which has none |
 //! | 17 | flags | bits 0 and 1 as in a record header, bit 2 purged, bit 3 more frames follow in this commit group |
 //! | 18..20 | count | `u16`, records |
@@ -190,6 +190,13 @@ impl FrameHeader {
         }
         if self.session.is_none() && self.first_counter != COUNTER_NONE {
             return fail("first counter");
+        }
+        if self.session.is_some() != self.flags.is_encrypted() {
+            return fail("session");
+        }
+        let is_watermark = self.kind.is_none();
+        if is_watermark && (self.more || self.purged || self.flags != RecordFlags::PLAIN) {
+            return fail("flags");
         }
         Ok(())
     }

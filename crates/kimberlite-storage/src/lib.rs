@@ -33,14 +33,16 @@ mod verify;
 mod writer;
 
 pub use background::Background;
-pub use checkpoint::{CheckpointStore, HistoryState};
+pub use checkpoint::{CheckpointStore, HistoryState, Witness};
 pub use damage::{Damage, DamageKind};
 pub use error::StorageError;
 pub use frame::{
     FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameHeader, FramePlacement, FrameView,
     StoredRecord,
 };
-pub use open::{OpenReport, Visitor, create_log, log_exists, open_observer, open_writer};
+pub use open::{
+    OpenReport, Visitor, create_log, first_record, log_exists, open_observer, open_writer,
+};
 pub use options::{Entropy, LogOptions, Visibility};
 pub use reader::LogReader;
 pub use recovery::TailDiscarded;

@@ -15,15 +15,15 @@ use kimberlite_disk::{Disk, DiskError, OpenMode};
 use kimberlite_types::{LogId, Position};
 
 use self::opening::{LastSegment, Opening};
-use crate::checkpoint::CheckpointStore;
+use crate::checkpoint::Witness;
 use crate::damage::Damage;
 use crate::error::StorageError;
-use crate::frame::{FrameBuilder, FramePlacement, FrameSite, FrameView};
+use crate::frame::{FrameBuilder, FramePlacement, FrameSite, FrameView, StoredRecord};
 use crate::history::History;
 use crate::options::LogOptions;
 use crate::prepare::{Blank, Jobs, NEXT_NAME, Preparation, TEMPORARY_ENDING};
-use crate::reader::{LogReader, Shared, View};
-use crate::recovery::{TailDiscarded, TailScan, TailVerdict, discard_torn};
+use crate::reader::{LogReader, Shared, View, walk_file};
+use crate::recovery::{TailDiscarded, TailScan, TailVerdict, discard_torn, discarded_before};
 use crate::scan::Window;
 use crate::segment::{
     FRAMES_AT, Segment, SegmentHeader, base_of_name, next_segment_bytes, segment_path,
@@ -38,7 +38,8 @@ pub type Visitor<'a> =
 /// What was found when a log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
-    /// An unfinished write that was cut off the end.
+    /// An unfinished write that was cut off the end: now, or by an earlier opening since which
+    /// nothing was appended.
     pub tail_discarded: Option<TailDiscarded>,
     /// What is damaged; always empty for a writer, which refuses to open such a log.
     pub damage: Vec<Damage>,
@@ -113,6 +114,25 @@ pub fn log_exists(disk: &dyn Disk, tenant_dir: &Path) -> Result<bool, StorageErr
     }
 }
 
+/// Reads the first record of a log, by which its owner knows it before anything else is done.
+///
+/// # Errors
+///
+/// [`StorageError::Corrupt`] when it cannot be read, [`StorageError::FirstSegmentMissing`] when
+/// there is none.
+pub fn first_record(disk: &Arc<dyn Disk>, tenant_dir: &Path) -> Result<StoredRecord, StorageError> {
+    let log_dir = tenant_dir.join("log");
+    if !disk.exists(&segment_path(&log_dir, Position::ZERO))? {
+        return Err(StorageError::FirstSegmentMissing);
+    }
+    let mut ignore = |_: &FrameView| Ok(());
+    let mut opening = Opening::new(disk, &log_dir, OpenMode::Read, &mut ignore);
+    let segment = opening.open_segment(Position::ZERO)?;
+    let (from, end) = (FRAMES_AT, segment.header.segment_bytes);
+    let frame = walk_file(&segment, from, end, Position::ZERO)?;
+    frame.record(Position::ZERO).map_err(StorageError::Corrupt)
+}
+
 /// Opens a log for appending.
 ///
 /// # Errors
@@ -123,16 +143,17 @@ pub fn open_writer(
     disk: &Arc<dyn Disk>,
     tenant_dir: &Path,
     options: LogOptions,
+    witness: &Witness,
     visitor: &mut Visitor<'_>,
 ) -> Result<(LogWriter, OpenReport), StorageError> {
     let log_dir = tenant_dir.join("log");
     remove_temporary_files(disk.as_ref(), &log_dir)?;
-    let checkpoints = CheckpointStore::new(Arc::clone(disk), tenant_dir);
     let mut opening = Opening::new(disk, &log_dir, OpenMode::ReadWrite, visitor);
-    let last = opening.read_segments(&checkpoints)?;
+    opening.witnessed = witness.history.as_ref().map(|state| state.0.clone());
+    let last = opening.read_segments(witness.size)?;
     opening.refuse_damage()?;
     last.refuse_damage()?;
-    let history = opening.history_at_end(&last.scan, &checkpoints, &last.segment)?;
+    let history = opening.history_at_end(&last.scan, &last.segment)?;
     // Up to here nothing was changed.
     let LastSegment {
         segment,
@@ -147,7 +168,10 @@ pub fn open_writer(
         bytes,
     };
     let files = disk.as_ref();
-    let tail_discarded = discard_torn(files, &log_dir, &segment, &scan, &window)?;
+    let tail_discarded = match discard_torn(files, &log_dir, &segment, &scan, &window)? {
+        None => discarded_before(files, &log_dir, &segment, scan.end)?,
+        cut => cut,
+    };
     let (rewritten, rewritten_bytes) = rewrite_unmarked(files, &log_dir, &segment, &scan, &window)?;
     let report = OpenReport {
         tail_discarded,
@@ -204,12 +228,12 @@ pub fn open_observer(
     disk: &Arc<dyn Disk>,
     tenant_dir: &Path,
     options: &LogOptions,
+    witness: &Witness,
     visitor: &mut Visitor<'_>,
 ) -> Result<(LogReader, OpenReport), StorageError> {
     let log_dir = tenant_dir.join("log");
-    let checkpoints = CheckpointStore::new(Arc::clone(disk), tenant_dir);
     let mut opening = Opening::new(disk, &log_dir, OpenMode::Read, visitor);
-    let last = opening.read_segments(&checkpoints)?;
+    let last = opening.read_segments(witness.size)?;
     let mut report = OpenReport {
         damage: opening.damage,
         ..OpenReport::default()

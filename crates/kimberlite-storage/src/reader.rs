@@ -174,7 +174,7 @@ fn walk_mapping(
 }
 
 /// Walks frame headers of the active segment's file likewise, up to byte `end`.
-fn walk_file(
+pub(crate) fn walk_file(
     segment: &Segment,
     mut at: u64,
     end: u64,

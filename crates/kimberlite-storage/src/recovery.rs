@@ -11,7 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kimberlite_disk::{Access, Disk};
+use kimberlite_disk::{Access, Disk, DiskError, Entry};
 use kimberlite_types::Position;
 
 use crate::damage::{Damage, DamageKind};
@@ -54,6 +54,8 @@ pub struct TailDiscarded {
     pub position: Position,
     /// The segment that was cut.
     pub segment: String,
+    /// Position of the segment's first record, by which it is named.
+    pub segment_base: Position,
     /// Byte of the segment at which the unfinished write begins.
     pub byte: u64,
     /// How many bytes it has.
@@ -155,6 +157,57 @@ fn judge(window: &Window<'_>, scan: &TailScan, bad: BadGroup, vouched: Position)
     })
 }
 
+/// The directory, beside the segments, of the tails that were cut off.
+const DISCARDED_DIR: &str = "discarded";
+
+/// Returns a name for a tail that no earlier one has: what is kept is never replaced.
+fn free_tail_path(
+    disk: &dyn Disk,
+    kept_dir: &Path,
+    scan: &TailScan,
+) -> Result<PathBuf, StorageError> {
+    let name = format!("{:020}-{}", scan.end.get(), scan.end_at);
+    let mut path = kept_dir.join(format!("{name}.tail"));
+    let mut count = 1;
+    while disk.exists(&path)? {
+        path = kept_dir.join(format!("{name}-{count}.tail"));
+        count += 1;
+    }
+    Ok(path)
+}
+
+/// Finds the tail that an earlier opening cut off where the log still ends: nothing was appended
+/// since, so that nothing in the log tells of it yet.
+pub(crate) fn discarded_before(
+    disk: &dyn Disk,
+    log_dir: &Path,
+    segment: &Segment,
+    end: Position,
+) -> Result<Option<TailDiscarded>, StorageError> {
+    let kept_dir = log_dir.join(DISCARDED_DIR);
+    let entries = match disk.list(&kept_dir) {
+        Err(DiskError::NotFound { .. }) => return Ok(None),
+        entries => entries?,
+    };
+    let of_here = |entry: &Entry| {
+        let (position, byte) = entry.name.strip_suffix(".tail")?.split_once('-')?;
+        let byte = byte.split_once('-').map_or(byte, |(byte, _)| byte);
+        let here = position.parse() == Ok(end.get());
+        here.then(|| byte.parse().ok()).flatten()
+    };
+    // The first of several has the most of it: the others were cut while it was being zeroed.
+    Ok(entries.iter().rev().find_map(|entry| {
+        Some(TailDiscarded {
+            position: end,
+            segment: segment_name(segment.base()),
+            segment_base: segment.base(),
+            byte: of_here(entry)?,
+            bytes: entry.bytes,
+            kept_in: kept_dir.join(&entry.name),
+        })
+    }))
+}
+
 /// Makes a torn tail, if that is the verdict, into free space again: 1. a copy of its bytes is
 /// durable in a file of its own, 2. zeros are written over it, 3. synced. A crash after 1 or in 2
 /// leaves a tail that is torn or gone, never one that is taken for records.
@@ -169,8 +222,8 @@ pub(crate) fn discard_torn(
         return Ok(None);
     };
     let bytes = written_end - scan.end_at;
-    let kept_dir = log_dir.join("discarded");
-    let kept_in = kept_dir.join(format!("{:020}-{}.tail", scan.end.get(), scan.end_at));
+    let kept_dir = log_dir.join(DISCARDED_DIR);
+    let kept_in = free_tail_path(disk, &kept_dir, scan)?;
     let torn = window.from(scan.end_at);
     let torn = torn
         .get(..usize::try_from(bytes).unwrap_or(usize::MAX))
@@ -189,6 +242,7 @@ pub(crate) fn discard_torn(
     Ok(Some(TailDiscarded {
         position: scan.end,
         segment: segment_name(segment.base()),
+        segment_base: segment.base(),
         byte: scan.end_at,
         bytes,
         kept_in,

@@ -19,15 +19,21 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use kimberlite_disk::{DiskError, DiskFile};
-use kimberlite_types::Position;
+use kimberlite_types::{Position, limits};
 
 use crate::damage::{Damage, DamageKind};
+use crate::frame::FRAME_HEADER_BYTES;
 
 /// Bytes of the first segment of a log.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 
 /// Bytes to which segments grow.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of the largest segment: one that was made for a group at its limit.
+const SEGMENT_BYTES_LIMIT: u64 = bytes_for_group(limits::GROUP_BYTES_MAX as u64);
+
+const _: () = assert!(SEGMENT_BYTES_MAX <= SEGMENT_BYTES_LIMIT);
 
 /// How much larger the next segment is.
 const SEGMENT_GROWTH: u64 = 4;
@@ -42,8 +48,13 @@ pub(crate) fn next_segment_bytes(previous: Option<u64>, group_bytes: u64) -> u64
         None => SEGMENT_BYTES_MIN,
         Some(bytes) => (bytes * SEGMENT_GROWTH).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
     };
-    let needed = (FRAMES_AT + group_bytes).next_multiple_of(SEGMENT_HEADER_BYTES as u64);
-    grown.max(needed)
+    grown.max(bytes_for_group(group_bytes))
+}
+
+/// Returns the size of a segment that has room for one group, and for the watermark behind it.
+const fn bytes_for_group(group_bytes: u64) -> u64 {
+    (FRAMES_AT + group_bytes + FRAME_HEADER_BYTES as u64)
+        .next_multiple_of(SEGMENT_HEADER_BYTES as u64)
 }
 
 /// Returns the file name of the segment that begins at `base`.
@@ -97,7 +108,9 @@ impl Segment {
         if let Some(map) = self.map.get() {
             return Ok(map);
         }
-        let map = self.file.map(self.file.bytes()?)?;
+        // What a file has beyond its size is told by its size, and not read.
+        let bytes = self.file.bytes()?.min(self.header.segment_bytes);
+        let map = self.file.map(bytes)?;
         Ok(self.map.get_or_init(|| map))
     }
 

@@ -253,7 +253,9 @@ impl<'a> Run<'a> {
             self.found(segment.damage(byte, self.position, DamageKind::TrailingBytes));
         }
         let matches = |seal: &SealFile| {
-            seal.segment_digest == internal_hash(frames)
+            let place = (seal.log_id, seal.base_position, seal.frames_end);
+            place == (segment.header.log_id, segment.base(), frames_end)
+                && seal.segment_digest == internal_hash(frames)
                 && (!self.sound || seal.history == self.history)
         };
         if !seal.is_none_or(matches) {

@@ -102,7 +102,9 @@ impl LogWriter {
         if bytes > bytes_max {
             return Err(StorageError::GroupTooLarge { bytes, bytes_max });
         }
-        if self.write_at + bytes > self.active.header.segment_bytes {
+        // A watermark must find its place behind any group.
+        let watermark_bytes = crate::frame::FRAME_HEADER_BYTES as u64;
+        if self.write_at + bytes + watermark_bytes > self.active.header.segment_bytes {
             self.roll(bytes)?;
         }
         Ok(())
@@ -272,8 +274,11 @@ impl LogWriter {
     pub fn write_watermark(&mut self) -> Result<(), StorageError> {
         self.sync()?;
         let bytes = crate::frame::FRAME_HEADER_BYTES as u64;
-        let fits = self.write_at + bytes <= self.active.header.segment_bytes;
-        if self.marked == self.durable || !fits {
+        if self.marked == self.durable {
+            return Ok(());
+        }
+        if self.write_at + bytes > self.active.header.segment_bytes {
+            // No group leaves so little: the segment was made by another release.
             return Ok(());
         }
         let header = FrameHeader::watermark(

@@ -16,6 +16,11 @@ impl Timestamp {
     pub const fn as_nanoseconds(self) -> u64 {
         self.0
     }
+
+    /// Returns the nanoseconds since `earlier`; 0 when that is later.
+    pub const fn nanoseconds_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
 }
 
 impl fmt::Display for Timestamp {

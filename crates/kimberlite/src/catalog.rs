@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{ReplayedFrame, Slot};
 use kimberlite_projection::{Batch, FrameSummary, Projection, StreamIndex};
-use kimberlite_storage::FrameView;
+use kimberlite_storage::{Damage, DamageKind, FrameView};
 use kimberlite_types::{NameHash, Position, RecordKind, SessionId, StreamId};
 
 use crate::error::{Error, Problem};
@@ -106,6 +106,14 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
         _ => {}
     }
     Ok(replayed)
+}
+
+/// Returns the place of a frame that readers cannot go past, for this reason.
+pub(crate) fn damage_at(frame: &FrameView, error: &Error) -> Damage {
+    match error.damage() {
+        Some(damage) => damage.clone(),
+        None => frame.damage(DamageKind::AdministrativeRecord),
+    }
 }
 
 fn unreadable(kind: &'static str, position: Position) -> Error {

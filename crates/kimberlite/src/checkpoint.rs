@@ -2,14 +2,18 @@
 //!
 //! A checkpoint is made in this order: 1. the record of the one before is appended, 2. the log is
 //! synced, 3. the note is signed over its size, root and chain, 4. stored. So the newest checkpoint
-//! is never in the log that it speaks of, and such records alone call for no new one.
+//! is never in the log that it speaks of, and such records alone call for no new one. The commit
+//! lock is held for 1 and 2 only: nobody waits for the files of a checkpoint to append.
 
-use kimberlite_crypto::{CheckpointBody, SignedCheckpoint, VerifierKey};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kimberlite_crypto::{CheckpointBody, SignedCheckpoint, Signer, VerifierKey};
 use kimberlite_kernel::Command;
+use kimberlite_storage::{CheckpointStore, HistoryState, StorageError, Witness};
 use kimberlite_types::{ChainHash, Position, RecordKind, RootHash, Timestamp};
 
 use crate::engine::{Engine, Group};
-use crate::error::{Error, Problem};
+use crate::error::{Error, ErrorKind, Problem};
 use crate::tenant::{Tenant, TenantInner};
 
 /// A signed statement about history: that the log had this root and chain when it had this size.
@@ -54,97 +58,261 @@ impl Checkpoint {
 impl Tenant {
     /// Makes a checkpoint of everything appended so far; the newest one when nothing is new.
     ///
+    /// A database with background threads makes checkpoints by itself, see
+    /// [`DatabaseBuilder::checkpoint_interval`](crate::DatabaseBuilder::checkpoint_interval), and
+    /// closing it makes one.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) when the log cannot be
     /// synced, [`ErrorKind::Io`](crate::ErrorKind::Io) and
     /// [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull) when the note cannot be stored.
     pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
-        self.inner()
-            .with_engine(|engine| self.inner().checkpoint(engine))
+        self.inner().make_checkpoint()
     }
 
-    /// Returns the newest checkpoint, its signature checked.
+    /// Returns the newest checkpoint whose signature is right; a damaged one is passed over, and
+    /// told by [`Tenant::verify`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when it is damaged or not ours.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) when files cannot be read.
     pub fn latest_checkpoint(&self) -> Result<Option<Checkpoint>, Error> {
-        self.inner().latest_checkpoint()
+        self.inner().checkpoints.newest()
     }
 
     /// Returns the key that checkpoints are verified with, in the form that signed-note tools take.
     pub fn verifier_key(&self) -> String {
-        self.inner().verifier().to_string()
+        self.inner().checkpoints.verifier.to_string()
     }
 }
 
-impl TenantInner {
-    pub(crate) fn verifier(&self) -> VerifierKey {
-        let key = self.keys.signer.verifier_key(&self.origin);
-        key.expect("the tenant's name was checked when it was made")
+/// The checkpoints of an open tenant.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    store: CheckpointStore,
+    origin: String,
+    verifier: VerifierKey,
+    /// The newest one. Whoever makes one holds this.
+    latest: Mutex<Option<Checkpoint>>,
+}
+
+/// Whether a checkpoint should be made without being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing is new.
+    Not,
+    /// Something is new, but not old or large enough.
+    Later,
+    Now,
+}
+
+/// What a checkpoint is to be signed over.
+struct Concluded {
+    state: HistoryState,
+    time: Timestamp,
+}
+
+impl Checkpoints {
+    /// Takes the checkpoint files of a log, and says what they are worth.
+    pub(crate) fn open(
+        store: CheckpointStore,
+        origin: String,
+        verifier: VerifierKey,
+    ) -> Result<(Self, Witness), Error> {
+        let mut checkpoints = Self {
+            store,
+            origin,
+            verifier,
+            latest: Mutex::default(),
+        };
+        let newest = checkpoints.newest()?;
+        let size = newest.as_ref().map_or(0, Checkpoint::size);
+        let history = checkpoints.signed_state(Position::new(size))?;
+        checkpoints.latest = Mutex::new(newest);
+        let size = Position::new(size);
+        Ok((checkpoints, Witness { size, history }))
     }
 
-    pub(crate) fn latest_checkpoint(&self) -> Result<Option<Checkpoint>, Error> {
-        match self.store.sizes()?.last() {
-            Some(&size) => self.read_checkpoint(size).map(Some),
-            None => Ok(None),
-        }
+    /// Returns the name of the log in its checkpoints.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Returns the sizes of all checkpoints, in order.
+    pub(crate) fn sizes(&self) -> Result<Vec<Position>, Error> {
+        Ok(self.store.sizes()?)
     }
 
     /// Reads the checkpoint of `size` records and checks its signature.
-    pub(crate) fn read_checkpoint(&self, size: Position) -> Result<Checkpoint, Error> {
+    pub(crate) fn read(&self, size: Position) -> Result<Checkpoint, Error> {
+        let checkpoint = self.check(self.store.note(size)?, size)?;
+        if checkpoint.size() != size.get() {
+            return Err(StorageError::CheckpointFile { size: size.get() }.into());
+        }
+        Ok(checkpoint)
+    }
+
+    fn check(&self, note: String, size: Position) -> Result<Checkpoint, Error> {
         let bad = |source| Problem::Checkpoint {
             size: size.get(),
             source,
         };
-        let note = self.store.note(size)?;
         let body = SignedCheckpoint::parse(&note).map_err(bad)?;
-        let body = body.verify(&self.verifier()).map_err(bad)?;
-        if body.size != size.get() {
-            return Err(
-                kimberlite_storage::StorageError::CheckpointFile { size: size.get() }.into(),
-            );
-        }
+        let body = body.verify(&self.verifier).map_err(bad)?;
         Ok(Checkpoint { body, note })
     }
 
-    pub(crate) fn checkpoint(&self, engine: &mut Engine) -> Result<Checkpoint, Error> {
-        engine.log.sync()?;
-        let latest = self.latest_checkpoint()?;
-        if let Some(latest) = &latest {
-            if self.catalog().substantial_end.get() <= latest.size() {
-                return Ok(latest.clone());
+    /// Finds the newest checkpoint that is sound, among all and the one that other tools see.
+    fn newest(&self) -> Result<Option<Checkpoint>, Error> {
+        let shown = self.store.shown();
+        let shown = shown.and_then(|note| self.check(note, Position::ZERO).ok());
+        let shown_size = shown.as_ref().map_or(0, Checkpoint::size);
+        for size in self.sizes()?.into_iter().rev() {
+            if size.get() <= shown_size {
+                break;
             }
-            let size = Position::new(latest.size());
-            if engine.state.last_checkpoint() != Some(size) {
-                let command = Command::Checkpoint {
-                    size,
-                    time: engine.now(),
-                };
-                let mut group = Group::default();
-                let note = latest.note().as_bytes();
-                let bytes = u64::try_from(note.len()).unwrap_or(u64::MAX);
-                engine.log.reserve(bytes + 256)?;
-                engine.record(&mut group, RecordKind::Checkpoint, command, note)?;
-                self.commit(engine, group)?;
-                engine.log.sync()?;
+            match self.read(size) {
+                Ok(checkpoint) => return Ok(Some(checkpoint)),
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(size = size.get(), "a damaged checkpoint is passed over");
+                }
+                Err(error) => return Err(error),
             }
         }
-        let state = engine.log.history();
+        Ok(shown)
+    }
+
+    /// Finds the newest state, up to `size` records, that a signed note bears out.
+    fn signed_state(&self, size: Position) -> Result<Option<HistoryState>, Error> {
+        let sizes = self.sizes()?.into_iter().rev();
+        let signed = |size| {
+            let (checkpoint, state) = (self.read(size).ok()?, self.store.state(size)?);
+            let stated = (checkpoint.root(), checkpoint.chain());
+            (stated == (state.root(), state.chain())).then_some(state)
+        };
+        Ok(sizes.filter(|&at| at <= size).find_map(signed))
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Checkpoint>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs and stores a checkpoint.
+    fn store(&self, concluded: &Concluded, signer: &Signer) -> Result<Checkpoint, Error> {
+        let Concluded { state, time } = concluded;
         let body = CheckpointBody {
             origin: self.origin.clone(),
             size: state.size().get(),
             root: state.root(),
             chain: state.chain(),
-            time: engine.now(),
+            time: *time,
         };
         let bad = |source| Problem::Checkpoint {
             size: body.size,
             source,
         };
-        let note = body.sign(&self.keys.signer).map_err(bad)?;
-        self.store.store(&state, &note)?;
+        let note = body.sign(signer).map_err(bad)?;
+        self.store.store(state, &note)?;
         Ok(Checkpoint { body, note })
+    }
+
+    /// Makes good what a crash left between the files of the newest checkpoint.
+    fn show(&self, latest: &Checkpoint) -> Result<(), Error> {
+        if self.store.shown().as_deref() == Some(latest.note()) {
+            return Ok(());
+        }
+        Ok(self.store.show(latest.note())?)
+    }
+}
+
+impl TenantInner {
+    pub(crate) fn make_checkpoint(&self) -> Result<Checkpoint, Error> {
+        let mut latest = self.checkpoints.latest();
+        let concluded = self.with_engine(|engine| self.conclude(engine, latest.as_ref()))?;
+        self.sign(&mut latest, concluded.as_ref())
+    }
+
+    /// Makes the checkpoint of a log that nobody else can write to any more.
+    pub(crate) fn last_checkpoint(&self, engine: &mut Engine) -> Result<Checkpoint, Error> {
+        let mut latest = self.checkpoints.latest();
+        let concluded = self.conclude(engine, latest.as_ref())?;
+        self.sign(&mut latest, concluded.as_ref())
+    }
+
+    /// Whether a checkpoint should be made now.
+    pub(crate) fn checkpoint_due(&self) -> Due {
+        // While one is being made, it is too early to tell.
+        let Ok(latest) = self.checkpoints.latest.try_lock() else {
+            return Due::Later;
+        };
+        let (size, made) = latest
+            .as_ref()
+            .map_or((0, self.opened), |latest| (latest.size(), latest.time()));
+        let options = &self.database.options;
+        if self.catalog().substantial_end.get() <= size {
+            return Due::Not;
+        }
+        let age = options.clock.now().nanoseconds_since(made);
+        let old = u128::from(age) >= options.checkpoint_interval.as_nanos();
+        let records = self.reader.durable().get().saturating_sub(size);
+        if old || records >= options.checkpoint_records_max {
+            Due::Now
+        } else {
+            Due::Later
+        }
+    }
+
+    /// Brings the log to a state that can be signed; `None` when nothing is new.
+    fn conclude(
+        &self,
+        engine: &mut Engine,
+        latest: Option<&Checkpoint>,
+    ) -> Result<Option<Concluded>, Error> {
+        engine.log.sync()?;
+        if let Some(latest) = latest {
+            if self.catalog().substantial_end.get() <= latest.size() {
+                return Ok(None);
+            }
+            self.record_checkpoint(engine, latest)?;
+        }
+        Ok(Some(Concluded {
+            state: engine.log.history(),
+            time: engine.now(),
+        }))
+    }
+
+    /// Puts a checkpoint into the log that it speaks of, once.
+    fn record_checkpoint(&self, engine: &mut Engine, latest: &Checkpoint) -> Result<(), Error> {
+        let size = Position::new(latest.size());
+        if engine.state.last_checkpoint() >= Some(size) {
+            return Ok(());
+        }
+        let command = Command::Checkpoint {
+            size,
+            time: engine.now(),
+        };
+        let mut group = Group::default();
+        let note = latest.note().as_bytes();
+        let bytes = u64::try_from(note.len()).unwrap_or(u64::MAX);
+        engine.log.reserve(bytes + 256)?;
+        engine.record(&mut group, RecordKind::Checkpoint, command, note)?;
+        self.commit(engine, group)?;
+        Ok(engine.log.sync()?)
+    }
+
+    fn sign(
+        &self,
+        latest: &mut Option<Checkpoint>,
+        concluded: Option<&Concluded>,
+    ) -> Result<Checkpoint, Error> {
+        if let Some(concluded) = concluded {
+            let checkpoint = self.checkpoints.store(concluded, &self.keys.signer)?;
+            return Ok(latest.insert(checkpoint).clone());
+        }
+        let latest = latest.as_ref();
+        let latest = latest.expect("without a checkpoint everything is new");
+        self.checkpoints.show(latest)?;
+        Ok(latest.clone())
     }
 }

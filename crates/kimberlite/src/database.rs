@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kimberlite_disk::{DirectoryLock, DiskError};
-use kimberlite_storage::{Background, LogOptions, Visibility, log_exists};
+use kimberlite_storage::{Background, LogOptions, StorageError, Visibility, log_exists};
 use kimberlite_types::TenantName;
 
 use crate::error::{Error, Problem};
@@ -32,6 +32,8 @@ pub(crate) struct DatabaseShared {
     pub(crate) log_options: LogOptions,
     pub(crate) keys: KeyStore,
     pub(crate) quiet: Option<Quiet>,
+    /// The process that holds the lock.
+    pub(crate) process_id: u32,
     _lock: Option<Box<dyn DirectoryLock>>,
 }
 
@@ -98,6 +100,7 @@ impl Database {
         let quiet = watches.then(Quiet::default);
         let shared = DatabaseShared {
             path,
+            process_id: (options.process_id)(),
             options,
             log_options,
             keys,
@@ -127,8 +130,14 @@ impl Database {
             let Ok(name) = TenantName::new(&entry.name) else {
                 continue;
             };
-            if entry.is_dir && log_exists(disk.as_ref(), &self.shared.tenant_dir(&name))? {
-                names.push(name);
+            if !entry.is_dir {
+                continue;
+            }
+            match log_exists(disk.as_ref(), &self.shared.tenant_dir(&name)) {
+                // What is left of a damaged one must be seen, too.
+                Ok(true) | Err(StorageError::FirstSegmentMissing) => names.push(name),
+                Ok(false) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(names)
@@ -184,11 +193,12 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// The first error of any tenant; the others are closed all the same.
-    pub fn close(self) -> Result<(), Error> {
+    /// The first error of any tenant; the others are closed all the same. An append whose outcome
+    /// was unknown stays so: [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown).
+    pub fn close(mut self) -> Result<(), Error> {
         let tenants = self
             .tenants
-            .into_inner()
+            .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         let mut names = tenants.keys().cloned().collect::<Vec<_>>();
         names.sort_unstable();
@@ -197,6 +207,20 @@ impl Database {
             .filter_map(|name| tenants.get(name))
             .map(Tenant::close);
         results.collect::<Vec<_>>().into_iter().collect()
+    }
+}
+
+impl Drop for Database {
+    /// Lets the directory go at once when no other handle is left, not at the end of a look that the
+    /// background takes at a tenant.
+    fn drop(&mut self) {
+        let tenants = self
+            .tenants
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(quiet) = &self.shared.quiet {
+            quiet.end_if(|| tenants.values().all(|tenant| tenant.handles() == 1));
+        }
     }
 }
 

@@ -14,7 +14,7 @@
 
 pub(crate) mod seal;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kimberlite_kernel::{
     Command, ExpectedVersion, Rejection, ReplayedFrame, Sealing, Slot, State, apply_committed,
@@ -23,9 +23,63 @@ use kimberlite_storage::{Durability, FrameBuilder, FramePlacement, LogWriter};
 use kimberlite_types::{NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
 
 use crate::environment::Clock;
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::options::SyncPolicy;
 use seal::ActiveSession;
+
+/// The commit lock, with the engine behind it.
+#[derive(Debug)]
+pub(crate) struct CommitLock(Mutex<Writing>);
+
+/// Whether a tenant can be written to.
+#[derive(Debug)]
+enum Writing {
+    Open(Box<Engine>),
+    Closed,
+    /// A panic left the kernel's state and the log apart.
+    GivenUp,
+}
+
+/// The commit lock, held.
+#[derive(Debug)]
+pub(crate) struct Locked<'a>(MutexGuard<'a, Writing>);
+
+impl CommitLock {
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self(Mutex::new(Writing::Open(Box::new(engine))))
+    }
+
+    /// Waits for whoever commits. After a panic under the lock the engine is given up: nothing is
+    /// decided from it again.
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked(self.0.lock().unwrap_or_else(|poisoned| {
+            let mut writing = PoisonError::into_inner(poisoned);
+            if matches!(*writing, Writing::Open(_)) {
+                *writing = Writing::GivenUp;
+            }
+            writing
+        }))
+    }
+}
+
+impl Locked<'_> {
+    pub(crate) fn engine(&mut self) -> Result<&mut Engine, Error> {
+        match &mut *self.0 {
+            Writing::Open(engine) => Ok(engine),
+            Writing::Closed => Err(Problem::Closed.into()),
+            Writing::GivenUp => Err(Problem::GivenUp.into()),
+        }
+    }
+
+    /// Takes the engine away, so that nobody appends any more; `None` when that was done before.
+    pub(crate) fn close(&mut self) -> Result<Option<Box<Engine>>, Error> {
+        match std::mem::replace(&mut *self.0, Writing::Closed) {
+            Writing::Open(engine) => Ok(Some(engine)),
+            Writing::Closed => Ok(None),
+            Writing::GivenUp => Err(Problem::GivenUp.into()),
+        }
+    }
+}
 
 /// Decides and writes. Lives behind the tenant's commit lock.
 #[derive(Debug)]

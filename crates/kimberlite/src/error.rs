@@ -8,7 +8,7 @@ use kimberlite_crypto::{RootKeyError, SessionError, SignerError, VerifierKeyErro
 use kimberlite_disk::DiskError;
 use kimberlite_kernel::{Rejection, ReplayError};
 use kimberlite_projection::ProjectionError;
-use kimberlite_storage::StorageError;
+use kimberlite_storage::{Damage, StorageError};
 use kimberlite_types::{NameError, Position};
 
 /// Why something could not be done: a [`kind`](Error::kind) to act on, a message for people, and
@@ -43,7 +43,7 @@ pub enum ErrorKind {
     DiskFull,
     /// The database was opened for reading only.
     ReadOnly,
-    /// The database was closed.
+    /// The database was closed, or belongs to the process that this one was forked from.
     Closed,
     /// The disk or the operating system refused.
     Io,
@@ -67,6 +67,18 @@ pub(crate) enum Problem {
     ReadOnly,
     #[error("the database was closed")]
     Closed,
+    #[error(
+        "the database belongs to process {owner}, from which this one was forked: open it anew here"
+    )]
+    Forked { owner: u32 },
+    #[error(
+        "an append panicked and its outcome is unknown: reopen the database to see what is durable"
+    )]
+    GivenUp,
+    #[error("the clock says that it is before 2020: set it, since time in a log never goes back")]
+    ClockUnset,
+    #[error("a file of the database is missing")]
+    FileMissing(#[source] DiskError),
     #[error(transparent)]
     Name(NameError),
     #[error("{what} has {bytes} bytes, at most {bytes_max} are allowed")]
@@ -158,6 +170,14 @@ pub(crate) enum KeyFileProblem {
 }
 
 impl Error {
+    /// Returns the damaged place, where that is what the error tells.
+    pub(crate) fn damage(&self) -> Option<&Damage> {
+        match &*self.0 {
+            Problem::Storage(StorageError::Corrupt(damage)) => Some(damage),
+            _ => None,
+        }
+    }
+
     /// Returns what went wrong, as far as a caller can act on it.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
@@ -165,14 +185,15 @@ impl Error {
             Problem::InUse { .. } => ErrorKind::Locked,
             Problem::LogMissing { .. } => ErrorKind::RolledBack,
             Problem::ReadOnly => ErrorKind::ReadOnly,
-            Problem::Closed => ErrorKind::Closed,
+            Problem::Closed | Problem::Forked { .. } => ErrorKind::Closed,
+            Problem::GivenUp => ErrorKind::OutcomeUnknown,
             Problem::Name(_)
             | Problem::TooLarge { .. }
             | Problem::EventCount { .. }
             | Problem::Origin(_)
             | Problem::Json(_) => ErrorKind::InvalidInput,
             Problem::Rejected(Rejection::WrongVersion { .. }) => ErrorKind::WrongVersion,
-            Problem::Rejected(_) => ErrorKind::Rejected,
+            Problem::Rejected(_) | Problem::ClockUnset => ErrorKind::Rejected,
             Problem::KeyFile { .. } => ErrorKind::KeyFile,
             Problem::WrongRootKey { .. }
             | Problem::WrongSigner { .. }
@@ -187,7 +208,7 @@ impl Error {
             | Problem::Index(_) => ErrorKind::Corrupt,
             Problem::Storage(error) => storage_kind(error),
             Problem::Disk(error) => disk_kind(error),
-            Problem::Entropy => ErrorKind::Io,
+            Problem::Entropy | Problem::FileMissing(_) => ErrorKind::Io,
         }
     }
 }
@@ -230,6 +251,9 @@ impl From<StorageError> for Error {
                 Ok(error) => *error,
                 Err(source) => Problem::Storage(StorageError::Replay { position, source }).into(),
             },
+            StorageError::Disk(error @ DiskError::NotFound { .. }) => {
+                Problem::FileMissing(error).into()
+            }
             StorageError::Disk(error) => error.into(),
             other => Problem::Storage(other).into(),
         }

@@ -71,12 +71,12 @@ impl Tenant {
         });
         Ok(Inspection {
             log_id: inner.reader.log_id().to_string(),
-            origin: inner.origin.clone(),
+            origin: inner.checkpoints.origin().to_owned(),
             segments: inner.reader.segments(disk)?,
             keys: keys.collect(),
             sessions: inner.catalog().sessions.clone(),
             checkpoints: inner
-                .store
+                .checkpoints
                 .sizes()?
                 .into_iter()
                 .map(Position::get)
@@ -95,7 +95,7 @@ impl Tenant {
         Ok(frame.map(|frame| (frame.at(), *frame.header())))
     }
 
-    /// Counts what is there.
+    /// Counts what is there; of a damaged log, opened for reading only, what can be read.
     ///
     /// # Errors
     ///

@@ -140,12 +140,15 @@ impl KeyStore {
     }
 
     /// Notes that the log of a keyring exists.
-    pub(crate) fn confirm(&self, name: &TenantName, keyring: &mut Keyring) -> Result<(), Error> {
+    pub(crate) fn confirm(&self, name: &TenantName, keyring: &Keyring) -> Result<(), Error> {
         if keyring.generation > 0 {
             return Ok(());
         }
-        keyring.generation = 1;
-        self.write_keyring(name, keyring)
+        let confirmed = Keyring {
+            generation: 1,
+            ..keyring.clone()
+        };
+        self.write_keyring(name, &confirmed)
     }
 
     /// Writes a generation into its slot; the other slot keeps the one before it.

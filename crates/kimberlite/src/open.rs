@@ -10,19 +10,27 @@ use std::sync::{Arc, Mutex, RwLock};
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{Command, State, apply_committed, replay};
 use kimberlite_storage::{
-    CheckpointStore, FrameBuilder, FramePlacement, FrameView, LogReader, OpenReport, create_log,
-    log_exists, open_observer, open_writer,
+    CheckpointStore, FRAME_HEADER_BYTES, FrameBuilder, FramePlacement, FrameView, LogReader,
+    OpenReport, TailDiscarded, Witness, create_log, first_record, log_exists, open_observer,
+    open_writer,
 };
-use kimberlite_types::{LogId, Position, RecordFlags, RecordKind, TenantName, Timestamp};
+use kimberlite_types::{Position, RecordFlags, RecordKind, TenantName, Timestamp};
+use zeroize::Zeroizing;
 
-use crate::catalog::{Catalog, replayed};
+use crate::catalog::{Catalog, damage_at, replayed};
+use crate::checkpoint::Checkpoints;
 use crate::database::DatabaseShared;
 use crate::engine::seal::Sealer;
-use crate::engine::{Engine, Group};
+use crate::engine::{CommitLock, Engine, Group};
 use crate::environment::random;
 use crate::error::{Error, Problem};
+use crate::keys::TenantKeys;
 use crate::payload::{Genesis, encode_recovery};
-use crate::tenant::{Tenant, TenantInner, unlock};
+use crate::tenant::{Tenant, TenantInner};
+
+/// No log is begun at a time before this: 2020-01-01. A clock that nobody has set yet says less, and
+/// all later times would be a jump from there.
+const CLOCK_MIN: Timestamp = Timestamp::from_nanoseconds(1_577_836_800_000_000_000);
 
 pub(crate) fn open_tenant(
     database: &Arc<DatabaseShared>,
@@ -48,26 +56,57 @@ pub(crate) fn open_tenant(
         }
         create_tenant(database, name)?;
     }
+    // Whose log it is, and that its keys are at hand, is known before anything is changed.
+    let known = known(database, name)?;
     let opened = if database.options.read_only {
-        observe(database, name)?
+        observe(database, name, &known.witness)?
     } else {
-        let opened = write(database, name)?;
-        let (log_id, mut keyring) = (opened.reader.log_id(), opened.keyring_to_confirm.clone());
-        debug_assert!(
-            keyring
-                .as_ref()
-                .is_none_or(|keyring| keyring.log_id == log_id)
-        );
-        if let Some(keyring) = &mut keyring {
-            database.keys.confirm(name, keyring)?;
-        }
+        let opened = write(database, name, &known.witness)?;
+        database.keys.confirm(name, &known.keys.keyring)?;
         opened
     };
-    finish(database, name, opened)
+    finish(database, name, known, opened)
+}
+
+/// What is known of a tenant before its log is read.
+struct Known {
+    keys: TenantKeys,
+    checkpoints: Checkpoints,
+    witness: Witness,
+}
+
+fn known(database: &DatabaseShared, name: &TenantName) -> Result<Known, Error> {
+    let disk = &database.options.disk;
+    let dir = database.tenant_dir(name);
+    let first = first_record(disk, &dir)?;
+    let log_id = log_id(first.payload());
+    let genesis = Genesis::decode(first.payload()).ok_or(Problem::AdministrativeRecord {
+        kind: "genesis",
+        position: Position::ZERO,
+    })?;
+    let keys = database.keys.open_tenant(name, log_id)?;
+    if genesis.public_key != keys.signer.public_key() {
+        return Err(Problem::WrongSigner {
+            name: name.as_str().to_owned(),
+        }
+        .into());
+    }
+    let origin = format!("{}/{}/1", genesis.label, log_id.short_hex());
+    let verifier = keys.signer.verifier_key(&origin).map_err(Problem::Origin)?;
+    let store = CheckpointStore::new(Arc::clone(disk), &dir);
+    let (checkpoints, witness) = Checkpoints::open(store, origin, verifier)?;
+    Ok(Known {
+        keys,
+        checkpoints,
+        witness,
+    })
 }
 
 fn create_tenant(database: &DatabaseShared, name: &TenantName) -> Result<(), Error> {
     let options = &database.options;
+    if options.clock.now() < CLOCK_MIN {
+        return Err(Problem::ClockUnset.into());
+    }
     let entropy = options.entropy.as_ref();
     let signer = database.keys.create_signer(name, entropy)?;
     let genesis = Genesis {
@@ -111,10 +150,9 @@ struct Opened {
     reader: LogReader,
     report: OpenReport,
     catalog: Catalog,
-    keyring_to_confirm: Option<kimberlite_crypto::Keyring>,
 }
 
-fn write(database: &Arc<DatabaseShared>, name: &TenantName) -> Result<Opened, Error> {
+fn write(database: &DatabaseShared, name: &TenantName, witness: &Witness) -> Result<Opened, Error> {
     let mut state = State::new();
     let mut catalog = Catalog::default();
     let mut visit = |frame: &FrameView| {
@@ -128,13 +166,10 @@ fn write(database: &Arc<DatabaseShared>, name: &TenantName) -> Result<Opened, Er
         &options.disk,
         &dir,
         database.log_options.clone(),
+        witness,
         &mut visit,
     )?;
     let reader = log.reader();
-    let keyring = database
-        .keys
-        .read_keyring(name)?
-        .filter(|keyring| keyring.generation == 0 && keyring.log_id == reader.log_id());
     let engine = Engine {
         log,
         state,
@@ -148,114 +183,109 @@ fn write(database: &Arc<DatabaseShared>, name: &TenantName) -> Result<Opened, Er
         reader,
         report,
         catalog,
-        keyring_to_confirm: keyring,
     })
 }
 
-/// Reads as much as there is: behind a damaged administrative record the catalog knows no more.
-fn observe(database: &Arc<DatabaseShared>, name: &TenantName) -> Result<Opened, Error> {
+/// Reads as much as there is: behind an administrative record that cannot be read the catalog knows
+/// no more, which is damage to be told like any other.
+fn observe(
+    database: &DatabaseShared,
+    name: &TenantName,
+    witness: &Witness,
+) -> Result<Opened, Error> {
     let mut catalog = Catalog::default();
-    let mut complete = true;
+    let mut unreadable = None;
     let mut visit = |frame: &FrameView| {
-        complete = complete
-            && replayed(frame)
-                .and_then(|frame| catalog.apply(&frame))
-                .is_ok();
+        if unreadable.is_none() {
+            let applied = replayed(frame).and_then(|frame| catalog.apply(&frame));
+            unreadable = applied.err().map(|error| damage_at(frame, &error));
+        }
         Ok(())
     };
     let options = &database.options;
     let dir = database.tenant_dir(name);
-    let (reader, report) = open_observer(&options.disk, &dir, &database.log_options, &mut visit)?;
+    let (reader, mut report) = open_observer(
+        &options.disk,
+        &dir,
+        &database.log_options,
+        witness,
+        &mut visit,
+    )?;
+    if let Some(damage) = unreadable {
+        report.damage.push(damage);
+        report.damage.sort_by_key(|damage| damage.position);
+    }
     Ok(Opened {
         engine: None,
         reader,
         report,
         catalog,
-        keyring_to_confirm: None,
     })
 }
 
 fn finish(
     database: &Arc<DatabaseShared>,
     name: &TenantName,
+    known: Known,
     opened: Opened,
 ) -> Result<Tenant, Error> {
     let options = &database.options;
     let log_id = opened.reader.log_id();
-    let keys = database.keys.open_tenant(name, log_id)?;
-    let genesis = read_genesis(&opened.reader, log_id)?;
-    if genesis.public_key != keys.signer.public_key() {
-        return Err(Problem::WrongSigner {
-            name: name.as_str().to_owned(),
-        }
-        .into());
-    }
-    let (_, _, data_key) = keys.newest();
+    let (_, _, data_key) = known.keys.newest();
     let sealer = Sealer {
         log_id,
         encryption: options.encryption,
         name_key: data_key.name_key(&log_id),
-        salt_key: random(options.entropy.as_ref())?,
+        salt_key: Zeroizing::new(random(options.entropy.as_ref())?),
         salts: AtomicU64::new(0),
     };
-    let store = CheckpointStore::new(Arc::clone(&options.disk), &database.tenant_dir(name));
     let inner = TenantInner {
         name: name.clone(),
-        origin: format!("{}/{}/1", genesis.label, log_id.short_hex()),
         reader: opened.reader,
         report: opened.report,
         catalog: RwLock::new(opened.catalog),
         sealer,
-        keys,
-        store,
+        keys: known.keys,
+        checkpoints: known.checkpoints,
+        witnessed: known.witness.size,
+        opened: options.clock.now(),
         caches: Mutex::default(),
-        engine: opened.engine.map(|engine| Mutex::new(Some(engine))),
+        engine: opened.engine.map(CommitLock::new),
         watched: AtomicBool::new(false),
         database: Arc::clone(database),
     };
     let tenant = Tenant::new(inner);
-    record_recovery(&tenant)?;
+    settle(&tenant)?;
     Ok(tenant)
 }
 
-fn read_genesis(reader: &LogReader, log_id: LogId) -> Result<Genesis, Error> {
-    let unreadable = || Problem::AdministrativeRecord {
-        kind: "genesis",
-        position: Position::ZERO,
-    };
-    let record = reader.record(Position::ZERO)?.ok_or_else(unreadable)?;
-    if kimberlite_crypto::log_id(record.payload()) != log_id {
-        return Err(unreadable().into());
+/// Leaves a log that was just opened as a clean closing would: what was cut off its end is told by a
+/// record, and a watermark says that the rest is durable.
+fn settle(tenant: &Tenant) -> Result<(), Error> {
+    let inner = tenant.inner();
+    if inner.engine.is_none() {
+        return Ok(());
     }
-    Ok(Genesis::decode(record.payload()).ok_or_else(unreadable)?)
+    if let Some(cut) = &inner.report.tail_discarded {
+        inner.with_engine(|engine| record_recovery(inner, engine, cut))?;
+    }
+    tenant.settle()
 }
 
-/// Puts into the log that an unfinished write was cut off its end.
-fn record_recovery(tenant: &Tenant) -> Result<(), Error> {
-    let inner = tenant.inner();
-    let Some(cut) = &inner.report.tail_discarded else {
-        return Ok(());
-    };
-    let Some(engine) = &inner.engine else {
-        return Ok(());
-    };
-    let mut engine = unlock(engine);
-    let engine = engine.as_mut().ok_or(Problem::Closed)?;
-    let payload = encode_recovery(cut.byte, cut.bytes);
-    let time: Timestamp = engine.now();
-    engine
-        .log
-        .reserve(kimberlite_storage::FRAME_HEADER_BYTES as u64 * 2)?;
+/// Puts into the log that an unfinished write was cut off its end. Until this is durable, each
+/// opening finds what was cut off, and comes here again.
+fn record_recovery(
+    inner: &TenantInner,
+    engine: &mut Engine,
+    cut: &TailDiscarded,
+) -> Result<(), Error> {
+    let payload = encode_recovery(cut);
+    let command = Command::Recovery { time: engine.now() };
+    engine.log.reserve(FRAME_HEADER_BYTES as u64 * 2)?;
     let mut group = Group::default();
-    engine.record(
-        &mut group,
-        RecordKind::Recovery,
-        Command::Recovery { time },
-        &payload,
-    )?;
+    engine.record(&mut group, RecordKind::Recovery, command, &payload)?;
     inner.commit(engine, group)?;
-    engine.log.sync()?;
-    Ok(())
+    Ok(engine.log.sync()?)
 }
 
 fn boxed(error: Error) -> Box<dyn std::error::Error + Send + Sync> {

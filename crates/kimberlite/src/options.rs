@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kimberlite_disk::{Disk, OsDisk};
 use kimberlite_storage::Entropy;
@@ -47,6 +48,12 @@ impl SyncPolicy {
     }
 }
 
+/// Records after which a checkpoint is made, unless the caller says otherwise.
+const CHECKPOINT_RECORDS_MAX: u64 = 100_000;
+
+/// Time after which a checkpoint of what is new is made, unless the caller says otherwise.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(1);
+
 /// What a database is opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -59,6 +66,10 @@ pub(crate) struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) checkpoint_records_max: u64,
+    pub(crate) checkpoint_interval: Duration,
+    /// Tells a process from one that was forked from it.
+    pub(crate) process_id: fn() -> u32,
 }
 
 /// Opens a database with other options than the defaults.
@@ -93,6 +104,9 @@ impl DatabaseBuilder {
             read_only: false,
             background: true,
             tail_bytes_max: kimberlite_storage::LogOptions::TAIL_BYTES_MAX,
+            checkpoint_records_max: CHECKPOINT_RECORDS_MAX,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+            process_id: std::process::id,
         };
         Self { path, options }
     }
@@ -137,8 +151,28 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Whether threads of the database prepare and seal segments and note when a log has fallen
-    /// quiet; without them callers do the former, and nobody the latter.
+    /// Makes a checkpoint of a tenant by itself once it has this many new records; 100,000 unless
+    /// said otherwise. It is noticed at the next look at the tenant, 50 ms apart.
+    ///
+    /// Opening a tenant computes again what stands behind its newest checkpoint.
+    #[must_use]
+    pub fn checkpoint_records_max(mut self, records: u64) -> Self {
+        self.options.checkpoint_records_max = records;
+        self
+    }
+
+    /// Makes a checkpoint of a tenant by itself when something is new and the last one is as old as
+    /// this; a minute unless said otherwise.
+    ///
+    /// Only a database with background threads does so, and none under [`SyncPolicy::OnFlush`].
+    #[must_use]
+    pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.options.checkpoint_interval = interval;
+        self
+    }
+
+    /// Whether threads of the database prepare and seal segments, note when a log has fallen quiet,
+    /// and make checkpoints; without them callers do the first, and nobody the others.
     #[must_use]
     pub fn background(mut self, background: bool) -> Self {
         self.options.background = background;
@@ -163,6 +197,13 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.options.entropy = entropy;
+        self
+    }
+
+    /// How the process is told from one that was forked from it.
+    #[cfg(test)]
+    pub(crate) fn process_id(mut self, process_id: fn() -> u32) -> Self {
+        self.options.process_id = process_id;
         self
     }
 

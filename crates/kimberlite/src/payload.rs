@@ -5,14 +5,15 @@
 //! * **stream-created**: `name hash [32] | stored payload`: the keyed hash by which the kernel tells
 //!   names apart, then an envelope of type `stream-created` whose data is the name, stored as an
 //!   event's payload is.
-//! * **recovery**: `version u16 | zero u16 | byte u64 | bytes u64`: where the discarded tail began in
-//!   the segment, and how long it was. The record's position is where the log ended.
+//! * **recovery**: `version u16 | zero u16 | segment u64 | byte u64 | bytes u64`: the base of the
+//!   segment in which the discarded tail stood, where it began there, and how long it was. The record's position is where the log ended.
 //! * **key-session**: [`kimberlite_crypto::SessionParams`]; **checkpoint**: a signed note as it is.
 //!
 //! Integers are little-endian.
 
 #![deny(clippy::indexing_slicing)]
 
+use kimberlite_storage::TailDiscarded;
 use kimberlite_types::NameHash;
 
 const GENESIS_VERSION: u16 = 1;
@@ -73,12 +74,13 @@ pub(crate) fn split_stream_created(payload: &[u8]) -> Option<(NameHash, &[u8])> 
 }
 
 /// Returns the payload of a recovery record.
-pub(crate) fn encode_recovery(byte: u64, bytes: u64) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(20);
+pub(crate) fn encode_recovery(cut: &TailDiscarded) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(28);
     payload.extend(RECOVERY_VERSION.to_le_bytes());
     payload.extend([0; 2]);
-    payload.extend(byte.to_le_bytes());
-    payload.extend(bytes.to_le_bytes());
+    payload.extend(cut.segment_base.get().to_le_bytes());
+    payload.extend(cut.byte.to_le_bytes());
+    payload.extend(cut.bytes.to_le_bytes());
     payload
 }
 

@@ -1,30 +1,44 @@
-//! Noticing that a log has fallen quiet.
+//! What is done for a log that nobody asks for: a watermark when it has fallen quiet, a checkpoint
+//! when enough is new.
 //!
 //! One thread for a database, started by its first append. It looks at the tenants that were
-//! appended to at intervals; one without a new group since the last look gets its watermark, so
+//! appended to at intervals. One without a new group since the last look gets its watermark, so
 //! that damage to its last append can never pass for a torn write.
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::tenant::{TenantInner, unlock};
+use crate::checkpoint::Due;
+use crate::tenant::TenantInner;
 
 /// How long a log is left alone: a watermark comes within twice this time after the last append.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Tenants that may wait to be watched; further ones are noticed at a later append.
-const QUEUE_TENANTS_MAX: usize = 1024;
+const QUEUE_TENANTS_MAX: usize = 16_384;
 
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
     watch: Mutex<Option<SyncSender<Weak<TenantInner>>>>,
+    looking: Arc<Mutex<Looking>>,
 }
 
-struct Watched {
+/// Held during a look, when the thread holds tenants, and with them the database's lock.
+#[derive(Debug, Default)]
+struct Looking {
+    ended: bool,
+}
+
+/// A tenant that was appended to.
+#[derive(Debug)]
+pub(crate) struct Watched {
     tenant: Weak<TenantInner>,
-    groups: u64,
+    /// Groups of its log at the last look.
+    groups: Option<u64>,
+    /// Whether the log has its watermark behind them.
+    marked: bool,
 }
 
 impl Quiet {
@@ -36,58 +50,246 @@ impl Quiet {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = watch.get_or_insert_with(|| {
             let (sender, receiver) = sync_channel(QUEUE_TENANTS_MAX);
+            let looking = Arc::clone(&self.looking);
             // Without the thread a watermark is written at closing only.
             let _ = std::thread::Builder::new()
                 .name("kimberlite-quiet".to_owned())
-                .spawn(move || watch_all(&receiver));
+                .spawn(move || watch_all(&receiver, &looking));
             sender
         });
         if sender.try_send(Arc::downgrade(tenant)).is_err() {
             tenant.watched.store(false, Ordering::Release);
         }
     }
+
+    /// Ends the looks, after the present one, if `alone` then says that nobody needs them.
+    pub(crate) fn end_if(&self, alone: impl FnOnce() -> bool) {
+        let mut looking = hold(&self.looking);
+        looking.ended |= alone();
+    }
 }
 
-fn watch_all(appended: &Receiver<Weak<TenantInner>>) {
+fn hold(looking: &Mutex<Looking>) -> MutexGuard<'_, Looking> {
+    looking.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn watch_all(appended: &Receiver<Weak<TenantInner>>, looking: &Mutex<Looking>) {
     let mut watched: Vec<Watched> = Vec::new();
     loop {
-        let received = if watched.is_empty() {
-            appended.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            appended.recv_timeout(INTERVAL)
-        };
-        match received {
-            Ok(tenant) => watched.push(Watched {
-                tenant,
-                groups: u64::MAX,
-            }),
-            Err(RecvTimeoutError::Timeout) => watched.retain_mut(Watched::stays),
-            Err(RecvTimeoutError::Disconnected) => return,
+        if watched.is_empty() {
+            match appended.recv() {
+                Ok(tenant) => watched.push(Watched::new(tenant)),
+                Err(_) => return,
+            }
         }
+        watched.extend(appended.try_iter().map(Watched::new));
+        let held = hold(looking);
+        if held.ended {
+            return;
+        }
+        watched.retain_mut(Watched::look);
+        drop(held);
+        std::thread::sleep(INTERVAL);
     }
 }
 
 impl Watched {
+    pub(crate) fn new(tenant: Weak<TenantInner>) -> Self {
+        Self {
+            tenant,
+            groups: None,
+            marked: false,
+        }
+    }
+
     /// Looks at the tenant; `false` when it needs no more looks.
-    fn stays(&mut self) -> bool {
+    pub(crate) fn look(&mut self) -> bool {
         let Some(tenant) = self.tenant.upgrade() else {
             return false;
         };
-        let Some(engine) = &tenant.engine else {
+        if !self.mark(&tenant) {
             return false;
-        };
-        let mut engine = unlock(engine);
-        let Some(engine) = engine.as_mut() else {
-            return false;
-        };
-        if self.groups != engine.groups {
-            self.groups = engine.groups;
-            return true;
         }
-        // A failure poisons the log, and the next append tells its caller.
-        let _ = engine.log.write_watermark();
-        // Under the commit lock, so that the next append is noticed again.
-        tenant.watched.store(false, Ordering::Release);
-        false
+        let checkpoint_made = match tenant.checkpoint_due() {
+            Due::Later => return true,
+            Due::Now => tenant.make_checkpoint().map(drop),
+            Due::Not => Ok(()),
+        };
+        if let Err(error) = checkpoint_made {
+            // It is tried again after the next append, which tells its caller what is wrong.
+            tracing::warn!(%error, "cannot make a checkpoint");
+            self.marked = true;
+        }
+        !(self.marked && self.leave(&tenant))
+    }
+
+    /// Writes the watermark when nothing was appended since the last look; `false` when nothing can
+    /// be appended any more.
+    fn mark(&mut self, tenant: &TenantInner) -> bool {
+        let Ok(mut locked) = tenant.writing() else {
+            return false;
+        };
+        let Ok(engine) = locked.engine() else {
+            return false;
+        };
+        if self.groups != Some(engine.groups) {
+            self.groups = Some(engine.groups);
+            self.marked = false;
+        } else if !self.marked {
+            // A failure poisons the log, and the next append tells its caller.
+            let _ = engine.log.write_watermark();
+            self.marked = true;
+        }
+        !engine.log.is_poisoned()
+    }
+
+    /// Lets the tenant be noticed again; `false` when something was appended meanwhile.
+    fn leave(&self, tenant: &TenantInner) -> bool {
+        // Under the commit lock, so that no append goes unnoticed.
+        let Ok(mut locked) = tenant.writing() else {
+            return true;
+        };
+        let unchanged = locked
+            .engine()
+            .is_ok_and(|engine| self.groups == Some(engine.groups));
+        if unchanged {
+            tenant.watched.store(false, Ordering::Release);
+        }
+        unchanged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kimberlite_disk::Disk as _;
+    use kimberlite_testkit::SimulatedDisk;
+    use kimberlite_types::Timestamp;
+
+    use super::*;
+    use crate::{Clock, Database, Event, ExpectedVersion, Tenant};
+
+    #[derive(Debug, Default)]
+    struct Hand(Mutex<u64>);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_nanoseconds(1_700_000_000_000_000_000 + *self.0.lock().unwrap())
+        }
+    }
+
+    struct Rig {
+        disk: SimulatedDisk,
+        hand: Arc<Hand>,
+        tenant: Tenant,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let disk = SimulatedDisk::new(1);
+            let hand = Arc::new(Hand::default());
+            let db = Database::builder("/db")
+                .disk(Arc::new(disk.clone()))
+                .clock(hand.clone())
+                .background(false)
+                .checkpoint_records_max(10)
+                .checkpoint_interval(Duration::from_secs(1))
+                .open()
+                .unwrap();
+            let tenant = db.tenant("t").unwrap();
+            Self { disk, hand, tenant }
+        }
+
+        fn append(&self, count: usize) {
+            let events = vec![Event::new("t", "d"); count];
+            let stream = self.tenant.stream("s").unwrap();
+            stream.append(ExpectedVersion::Any, &events).unwrap();
+        }
+
+        fn watched(&self) -> Watched {
+            Watched::new(Arc::downgrade(self.tenant.inner()))
+        }
+
+        fn checkpoints(&self) -> usize {
+            self.tenant.inner().checkpoints.sizes().unwrap().len()
+        }
+    }
+
+    #[test]
+    fn a_log_gets_its_watermark_at_the_first_look_without_a_new_append() {
+        let rig = Rig::new();
+        let mut watched = rig.watched();
+        for _ in 0..3 {
+            rig.append(1);
+            let before = rig.disk.ops();
+            assert!(watched.look());
+            assert_eq!(rig.disk.ops(), before);
+        }
+        assert!(watched.look());
+        let marked = rig.disk.ops();
+        assert!(watched.look());
+        assert_eq!(rig.disk.ops(), marked, "one watermark is enough");
+        rig.append(1);
+        let appended = rig.disk.ops();
+        assert!(watched.look() && watched.look());
+        assert!(rig.disk.ops() > appended);
+    }
+
+    #[test]
+    fn a_checkpoint_is_made_when_enough_is_new_or_what_is_new_is_old() {
+        let rig = Rig::new();
+        let mut watched = rig.watched();
+        rig.append(1);
+        assert!(watched.look() && watched.look());
+        assert_eq!(rig.checkpoints(), 0);
+        rig.append(10);
+        assert!(watched.look());
+        assert_eq!(rig.checkpoints(), 1);
+        // The log is quiet again, and nothing is new: there is nothing more to look for.
+        assert!(!watched.look());
+        assert_eq!(rig.checkpoints(), 1);
+        let mut watched = rig.watched();
+        rig.append(1);
+        assert!(watched.look() && watched.look());
+        assert_eq!(rig.checkpoints(), 1);
+        *rig.hand.0.lock().unwrap() = 1_000_000_000;
+        assert!(watched.look());
+        assert_eq!(rig.checkpoints(), 2);
+        // The record of the checkpoint before needs a watermark of its own, and no checkpoint.
+        assert!(watched.look());
+        assert!(!watched.look());
+        assert_eq!(rig.checkpoints(), 2);
+        assert!(rig.tenant.verify().unwrap().is_sound());
+    }
+
+    #[test]
+    fn a_full_disk_does_not_make_the_looks_go_on_for_ever() {
+        let rig = Rig::new();
+        rig.append(20);
+        let mut watched = rig.watched();
+        rig.disk.set_space_bytes(Some(rig.disk.used_bytes()));
+        let looks = std::iter::from_fn(|| watched.look().then_some(()));
+        assert!(looks.take(10).count() < 10);
+        rig.disk.set_space_bytes(None);
+        assert!(
+            !rig.disk
+                .exists(Path::new("/db/tenants/t/checkpoint"))
+                .unwrap()
+        );
+        rig.append(1);
+        assert!(rig.watched().look());
+        assert_eq!(rig.checkpoints(), 1);
+    }
+
+    #[test]
+    fn no_look_is_taken_once_nobody_needs_it() {
+        let quiet = Quiet::default();
+        quiet.end_if(|| false);
+        assert!(!hold(&quiet.looking).ended);
+        quiet.end_if(|| true);
+        let (sender, receiver) = sync_channel(1);
+        sender.send(Weak::new()).unwrap();
+        watch_all(&receiver, &quiet.looking);
     }
 }

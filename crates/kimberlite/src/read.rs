@@ -100,7 +100,6 @@ impl fmt::Debug for Record {
 ///
 /// After an error the iterator goes on behind the record that could not be read. Where a damaged
 /// log, opened for reading only, cannot be read to its end, one error stands for the rest.
-#[derive(Debug)]
 pub struct RecordIter {
     tenant: Arc<TenantInner>,
     of: Of,
@@ -233,6 +232,16 @@ impl DoubleEndedIterator for RecordIter {
                 .max(self.next);
         }
         None
+    }
+}
+
+impl fmt::Debug for RecordIter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordIter")
+            .field("of", &self.of)
+            .field("next", &self.next)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }
 

@@ -79,8 +79,13 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// None today; an index on disk may fail to be read.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) and
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) when the database is open for reading
+    /// only and the log cannot be read to its end: some may stand behind.
     pub fn len(&self) -> Result<u64, Error> {
+        if let Some(error) = self.tenant.unreadable_end() {
+            return Err(error);
+        }
         let id = self.tenant.stream_id(&self.name);
         Ok(id.map_or(0, |id| self.tenant.catalog().index.len(id)))
     }

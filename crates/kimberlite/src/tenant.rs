@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
 use kimberlite_kernel::{Command, ExpectedVersion, Rejection, ReplayedFrame, Slot};
-use kimberlite_storage::{CheckpointStore, LogReader, OpenReport, StorageError, StoredRecord};
+use kimberlite_storage::{LogReader, OpenReport, StorageError, StoredRecord};
 use kimberlite_types::{
-    NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, limits,
+    NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp, limits,
 };
 
 use crate::cache::Caches;
 use crate::catalog::Catalog;
+use crate::checkpoint::Checkpoints;
 use crate::database::DatabaseShared;
 use crate::engine::seal::{ActiveSession, SALT_BYTES, Sealer};
-use crate::engine::{Engine, Group};
+use crate::engine::{CommitLock, Engine, Group, Locked};
 use crate::environment::random;
 use crate::error::{Error, Problem};
 use crate::event::Event;
@@ -32,19 +33,21 @@ pub struct Tenant {
     inner: Arc<TenantInner>,
 }
 
-#[derive(Debug)]
 pub(crate) struct TenantInner {
     pub(crate) name: TenantName,
-    pub(crate) origin: String,
     pub(crate) reader: LogReader,
     pub(crate) report: OpenReport,
     pub(crate) catalog: RwLock<Catalog>,
     pub(crate) sealer: Sealer,
     pub(crate) keys: TenantKeys,
-    pub(crate) store: CheckpointStore,
+    pub(crate) checkpoints: Checkpoints,
+    /// How many records checkpoints vouched for when it was opened.
+    pub(crate) witnessed: Position,
+    /// When it was opened.
+    pub(crate) opened: Timestamp,
     pub(crate) caches: Mutex<Caches>,
-    /// The commit lock. None in a read-only database; emptied by closing.
-    pub(crate) engine: Option<Mutex<Option<Engine>>>,
+    /// None in a read-only database.
+    pub(crate) engine: Option<CommitLock>,
     /// Whether somebody waits for the log to fall quiet.
     pub(crate) watched: AtomicBool,
     pub(crate) database: Arc<DatabaseShared>,
@@ -95,7 +98,8 @@ impl Tenant {
         Ok(Stream::new(Arc::clone(&self.inner), StreamName::new(name)?))
     }
 
-    /// Lists the streams in the order in which they came into being.
+    /// Lists the streams in the order in which they came into being; those of a damaged log, opened
+    /// for reading only, as far as it can be read (see [`Tenant::open_report`]).
     ///
     /// # Errors
     ///
@@ -189,17 +193,20 @@ impl Tenant {
 
     /// Makes a checkpoint, notes that the log is whole, and ends appending.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        let Some(engine) = &self.inner.engine else {
-            return Ok(());
-        };
-        let Some(mut engine) = unlock(engine).take() else {
-            return Ok(());
-        };
-        if engine.log.is_poisoned() {
+        if self.inner.engine.is_none() {
             return Ok(());
         }
-        self.inner.checkpoint(&mut engine)?;
-        Ok(engine.log.write_watermark()?)
+        let Some(mut engine) = self.inner.writing()?.close()? else {
+            return Ok(());
+        };
+        let checkpoint = self.inner.last_checkpoint(&mut engine).map(drop);
+        let watermark = engine.log.write_watermark().map_err(Error::from);
+        checkpoint.and(watermark)
+    }
+
+    /// How many handles there are.
+    pub(crate) fn handles(&self) -> usize {
+        Arc::strong_count(&self.inner)
     }
 }
 
@@ -211,14 +218,13 @@ impl fmt::Debug for Tenant {
     }
 }
 
-/// Takes the commit lock. A panic under it leaves the kernel's state and the log apart, so the
-/// engine is given up then: nothing is decided from it again.
-pub(crate) fn unlock(engine: &Mutex<Option<Engine>>) -> MutexGuard<'_, Option<Engine>> {
-    engine.lock().unwrap_or_else(|poisoned| {
-        let mut guard = PoisonError::into_inner(poisoned);
-        *guard = None;
-        guard
-    })
+impl fmt::Debug for TenantInner {
+    // Neither keys nor what is cached of the log is anybody's to print.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantInner")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TenantInner {
@@ -234,8 +240,19 @@ impl TenantInner {
         &self,
         act: impl FnOnce(&mut Engine) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        act(self.writing()?.engine()?)
+    }
+
+    /// Takes the commit lock.
+    pub(crate) fn writing(&self) -> Result<Locked<'_>, Error> {
         let engine = self.engine.as_ref().ok_or(Problem::ReadOnly)?;
-        act(unlock(engine).as_mut().ok_or(Problem::Closed)?)
+        // A forked process has a copy of the counters and of the end of the log: what it sealed and
+        // wrote would meet what its parent does.
+        let owner = self.database.process_id;
+        if (self.database.options.process_id)() != owner {
+            return Err(Problem::Forked { owner }.into());
+        }
+        Ok(engine.lock())
     }
 
     /// Returns why a reader does not see the end of the log, where that is so.
@@ -277,7 +294,11 @@ impl TenantInner {
             .into());
         }
         events.iter().try_for_each(Event::check)?;
-        let engine = self.engine.as_ref().ok_or(Problem::ReadOnly)?;
+        let bytes = group_bytes(events, name);
+        let bytes_max = limits::GROUP_BYTES_MAX as u64;
+        if bytes > bytes_max {
+            return Err(StorageError::GroupTooLarge { bytes, bytes_max }.into());
+        }
         let frame_records = self.frame_records();
         // Where stream and session are known the events are sealed before the lock is taken.
         let stream = self.stream_id(name);
@@ -287,9 +308,9 @@ impl TenantInner {
             self.sealer
                 .seal_events(session.as_deref(), stream, events, frame_records)
         });
-        let mut engine = unlock(engine);
-        let engine = engine.as_mut().ok_or(Problem::Closed)?;
-        engine.log.reserve(group_bytes(events, name))?;
+        let mut locked = self.writing()?;
+        let engine = locked.engine()?;
+        engine.log.reserve(bytes)?;
         let mut group = Group::default();
         let request = Request {
             name,
@@ -505,4 +526,40 @@ fn group_bytes(events: &[Event], name: &StreamName) -> u64 {
     let payload = |event: &Event| event.envelope().encoded_len() + RECORD_OVERHEAD_BYTES;
     let bytes = events.iter().map(payload).sum::<usize>() + name.as_str().len();
     u64::try_from(bytes + 4 * RECORD_OVERHEAD_BYTES).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use kimberlite_testkit::SimulatedDisk;
+
+    use super::*;
+    use crate::{Database, ErrorKind};
+
+    #[test]
+    fn a_forked_process_writes_nothing() {
+        static PROCESS: AtomicU32 = AtomicU32::new(7);
+        let disk = SimulatedDisk::new(1);
+        let db = Database::builder("/db")
+            .disk(Arc::new(disk.clone()))
+            .background(false)
+            .process_id(|| PROCESS.load(Ordering::Relaxed))
+            .open()
+            .unwrap();
+        let tenant = db.tenant("t").unwrap();
+        let stream = tenant.stream("s").unwrap();
+        let append = || stream.append(ExpectedVersion::Any, &[Event::new("t", "d")]);
+        append().unwrap();
+        PROCESS.store(8, Ordering::Relaxed);
+        let ops = disk.ops();
+        assert_eq!(append().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(tenant.settle().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(tenant.checkpoint().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(tenant.close().unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(disk.ops(), ops);
+        assert_eq!(stream.read(..).count(), 1);
+        PROCESS.store(7, Ordering::Relaxed);
+        append().unwrap();
+    }
 }

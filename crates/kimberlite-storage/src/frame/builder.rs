@@ -1,5 +1,7 @@
 //! Making a frame: payloads are stored straight into the buffer that is written.
 
+use std::fmt;
+
 use bytes::Bytes;
 use kimberlite_crypto::payload_digest;
 use kimberlite_types::{
@@ -15,7 +17,6 @@ use crate::segment::SegmentSeed;
 ///
 /// The caller's thread fills it: each payload is written once, into the buffer that goes to the
 /// disk. Its place is given later, when the order is known.
-#[derive(Debug)]
 pub struct FrameBuilder {
     kind: RecordKind,
     flags: RecordFlags,
@@ -52,7 +53,7 @@ pub(crate) struct FrameSite {
 }
 
 /// A frame that is ready to be written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct FinishedFrame {
     pub(crate) header: FrameHeader,
     /// Header, table, payloads and padding.
@@ -213,6 +214,17 @@ impl FrameBuilder {
             header,
             bytes: Bytes::from(self.buffer),
         }
+    }
+}
+
+impl fmt::Debug for FrameBuilder {
+    // Payloads may be stored unencrypted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameBuilder")
+            .field("kind", &self.kind)
+            .field("count", &self.count)
+            .field("bytes", &self.buffer.len())
+            .finish_non_exhaustive()
     }
 }
 

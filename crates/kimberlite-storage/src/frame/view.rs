@@ -1,5 +1,7 @@
 //! Reading a frame without copying it.
 
+use std::fmt;
+
 use bytes::Bytes;
 use kimberlite_crypto::payload_digest;
 use kimberlite_types::{Position, RecordHeader};
@@ -9,7 +11,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::segment::{SegmentSeed, segment_name};
 
 /// A frame whose header was checked, over the bytes that it stands in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FrameView {
     header: FrameHeader,
     segment: Position,
@@ -18,7 +20,7 @@ pub struct FrameView {
 }
 
 /// One record as it is stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoredRecord {
     frame: FrameHeader,
     index: usize,
@@ -53,6 +55,16 @@ impl FrameView {
     /// Returns the byte of the segment at which the frame begins.
     pub fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Returns where the frame is, as the place of damage of this kind.
+    pub fn damage(&self, kind: DamageKind) -> Damage {
+        Damage {
+            segment: segment_name(self.segment),
+            byte: self.at,
+            position: self.header.base_position,
+            kind,
+        }
     }
 
     /// Returns the stored record at `position`, its checksum checked.
@@ -187,5 +199,25 @@ impl StoredRecord {
         let bytes = u32::try_from(self.payload.len()).expect("a frame is smaller than 4 GiB");
         self.frame
             .record(self.index, bytes, payload_digest(&self.payload))
+    }
+}
+
+// Unencrypted payloads are content: what is printed says where they are.
+impl fmt::Debug for FrameView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameView")
+            .field("header", &self.header)
+            .field("segment", &self.segment)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StoredRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredRecord")
+            .field("frame", &self.frame)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }

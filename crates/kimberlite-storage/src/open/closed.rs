@@ -5,10 +5,11 @@ use std::sync::Arc;
 use kimberlite_disk::OpenMode;
 use kimberlite_types::Position;
 
-use super::opening::Opening;
+use super::opening::{BeforeCheckpoint, Opening};
 use crate::damage::DamageKind;
 use crate::error::StorageError;
 use crate::frame::FrameView;
+use crate::history::History;
 use crate::scan::{BadGroup, Depth, Found, Window};
 use crate::segment::{ClosedSegment, FRAMES_AT, SealFile, Segment, SparseIndex};
 
@@ -27,10 +28,18 @@ impl Opening<'_, '_> {
             start: 0,
             bytes: segment.mapped()?.clone(),
         };
-        let depth = if seal.is_some() {
-            Depth::Shape
-        } else {
-            Depth::Payloads
+        let behind = |history: &History| next > history.position();
+        let (depth, before) = match &seal {
+            None => (Depth::Payloads, Some(BeforeCheckpoint::Hash)),
+            // The word of a seal is not enough for what is signed next.
+            Some(_) if self.witnessed.as_ref().is_none_or(behind) => {
+                (Depth::Payloads, Some(BeforeCheckpoint::Skip))
+            }
+            Some(_) => (Depth::Shape, None),
+        };
+        let depth = match self.mode {
+            OpenMode::Read if seal.is_some() => Depth::Shape,
+            _ => depth,
         };
         let mut index = SparseIndex::default();
         let (mut at, mut position) = (FRAMES_AT, base);
@@ -53,12 +62,18 @@ impl Opening<'_, '_> {
                 at = frame.at() + frame.header().stored_bytes();
                 position = frame.header().end_position();
             }
-            if seal.is_none() {
-                self.hash(&segment, &frames)?;
+            if let Some(before) = before {
+                self.hash(&segment, &frames, before)?;
             }
         }
         self.check_size(&segment)?;
-        self.close(segment, seal, ClosedEnd { next, at, index });
+        let end = ClosedEnd {
+            next,
+            at,
+            index,
+            hashed: before.is_some(),
+        };
+        self.close(segment, seal, end);
         Ok(())
     }
 
@@ -69,15 +84,17 @@ impl Opening<'_, '_> {
             frames_end: end.at,
             index: end.index,
         });
-        if let Some(seal) = seal {
-            self.history = self.history.take().map(|_| seal.history);
-        } else if self.mode == OpenMode::ReadWrite {
-            let history = self.history.clone();
-            self.unsealed
-                .extend(history.map(|history| (Arc::clone(&closed), history)));
-        } else {
-            // An observer hashes nothing.
-            self.history = None;
+        let computed = (end.hashed && self.mode == OpenMode::ReadWrite)
+            .then(|| self.history.clone())
+            .flatten();
+        match (computed, seal) {
+            // A seal that says otherwise is made anew.
+            (Some(history), seal) if seal.as_ref().is_none_or(|it| it.history != history) => {
+                self.unsealed.push((Arc::clone(&closed), history));
+            }
+            (Some(_), _) => {}
+            (None, Some(seal)) => self.history = self.history.take().map(|_| seal.history),
+            (None, None) => self.history = None,
         }
         self.closed.push(closed);
     }
@@ -88,6 +105,8 @@ struct ClosedEnd {
     next: Position,
     at: u64,
     index: SparseIndex,
+    /// Whether the history was carried over its frames.
+    hashed: bool,
 }
 
 /// Reads the group that begins `at` in a closed segment whose frames end at position `next`; none

@@ -9,7 +9,6 @@ use kimberlite_disk::{Disk, DiskError, OpenMode};
 use kimberlite_types::{ChainHash, Position, Timestamp};
 
 use super::{Visitor, segment_bases};
-use crate::checkpoint::CheckpointStore;
 use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
 use crate::frame::FrameView;
@@ -37,8 +36,11 @@ pub(super) struct Opening<'a, 'v> {
     pub(super) closed: Vec<Arc<ClosedSegment>>,
     /// Closed segments that want a seal, with the history at their ends.
     pub(super) unsealed: Vec<(Arc<ClosedSegment>, History)>,
-    /// Chain and tree at the end of the closed segments, as far as they are sound.
+    /// Chain and tree as far as the log was read, as far as they are sound. Up to the size of
+    /// `witnessed` they are what seals say, from there on they are computed.
     pub(super) history: Option<History>,
+    /// What a signed checkpoint states, until the log was read up to its size.
+    pub(super) witnessed: Option<History>,
     end: Position,
     pub(super) last_time: Timestamp,
     pub(super) damage: Vec<Damage>,
@@ -84,6 +86,7 @@ impl<'a, 'v> Opening<'a, 'v> {
             closed: Vec::new(),
             unsealed: Vec::new(),
             history: None,
+            witnessed: None,
             end: Position::ZERO,
             last_time: Timestamp::default(),
             damage: Vec::new(),
@@ -91,15 +94,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         }
     }
 
-    pub(super) fn read_segments(
-        &mut self,
-        checkpoints: &CheckpointStore,
-    ) -> Result<LastSegment, StorageError> {
-        let vouched = checkpoints
-            .sizes()?
-            .last()
-            .copied()
-            .unwrap_or(Position::ZERO);
+    pub(super) fn read_segments(&mut self, vouched: Position) -> Result<LastSegment, StorageError> {
         let bases = segment_bases(self.disk.as_ref(), self.log_dir)?;
         let Some((&last, closed)) = bases.split_last() else {
             return Err(StorageError::FirstSegmentMissing);
@@ -264,7 +259,8 @@ impl<'a, 'v> Opening<'a, 'v> {
             1
         };
         loop {
-            let bytes = read_bytes(segment, 0, segment.file.bytes()?)?;
+            let file_bytes = segment.file.bytes()?;
+            let bytes = read_bytes(segment, 0, file_bytes.min(segment.header.segment_bytes))?;
             let window = Window {
                 segment: &segment.header,
                 start: 0,
@@ -299,47 +295,64 @@ impl<'a, 'v> Opening<'a, 'v> {
     }
 
     /// Carries the history over frames of `segment`; an observer needs none.
+    ///
+    /// At the size of the checkpoint the log must be what was signed, and the history goes on from
+    /// that; frames before it may be skipped where nobody asks for the history in between.
     pub(super) fn hash(
         &mut self,
         segment: &Segment,
         frames: &[FrameView],
+        before: BeforeCheckpoint,
     ) -> Result<(), StorageError> {
-        let Some(history) = self
-            .history
-            .as_mut()
-            .filter(|_| self.mode == OpenMode::ReadWrite)
-        else {
+        if self.mode == OpenMode::Read {
             return Ok(());
-        };
-        frames.iter().try_for_each(|frame| {
-            history.push_frame(frame).map_err(|(byte, position, kind)| {
-                StorageError::Corrupt(segment.damage(byte, position, kind))
-            })
-        })
+        }
+        for frame in frames {
+            let (base, end) = (frame.header().base_position, frame.header().end_position());
+            let corrupt =
+                |byte, position, kind| StorageError::Corrupt(segment.damage(byte, position, kind));
+            if let Some(size) = self.witnessed.as_ref().map(History::position) {
+                if base == size {
+                    self.history = self.witnessed.take();
+                    if self.history.as_ref().map(|history| history.chain)
+                        != Some(frame.header().chain_before)
+                    {
+                        let kind = DamageKind::CheckpointMismatch;
+                        return Err(corrupt(frame.at(), base, kind));
+                    }
+                } else if base < size && size < end {
+                    return Err(corrupt(frame.at(), base, DamageKind::CheckpointMismatch));
+                } else if before == BeforeCheckpoint::Skip {
+                    continue;
+                }
+            }
+            if let Some(history) = &mut self.history {
+                let pushed = history.push_frame(frame);
+                pushed.map_err(|(byte, position, kind)| corrupt(byte, position, kind))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Returns the history at the end of the log, hashing no more than what stands behind the newest
-    /// checkpoint or seal.
+    /// Returns the history at the end of the log, hashing no more than what stands behind the
+    /// checkpoint.
     pub(super) fn history_at_end(
         &mut self,
         scan: &TailScan,
-        checkpoints: &CheckpointStore,
         segment: &Segment,
     ) -> Result<History, StorageError> {
-        let sizes = checkpoints.sizes()?;
-        let within = |size: &&Position| **size > segment.base() && **size <= scan.end;
-        let newest = sizes.iter().rev().find(within);
-        let state = newest.and_then(|&size| checkpoints.state(size));
-        let state = state.filter(|state| fits(&state.0, scan));
-        let mut skipped = Position::ZERO;
-        if let Some(state) = state {
-            skipped = state.size();
-            self.history = Some(state.0);
+        self.hash(segment, &scan.frames, BeforeCheckpoint::Skip)?;
+        if let Some(witnessed) = self.witnessed.take() {
+            // No frame begins at its size: only the chain over the last one can tell.
+            let last = scan.frames.iter().rfind(|frame| frame.header().count > 0);
+            let chain = last.map_or(Some(segment.header.base_chain), chain_after);
+            if (scan.end, chain) != (witnessed.position(), Some(witnessed.chain)) {
+                let (byte, position) = (scan.end_at, scan.end);
+                let kind = DamageKind::CheckpointMismatch;
+                return Err(StorageError::Corrupt(segment.damage(byte, position, kind)));
+            }
+            self.history = Some(witnessed);
         }
-        let rest = scan.frames.partition_point(|frame| {
-            frame.header().end_position() <= skipped && frame.header().base_position < skipped
-        });
-        self.hash(segment, scan.frames.get(rest..).unwrap_or_default())?;
         let history = self
             .history
             .take()
@@ -349,19 +362,13 @@ impl<'a, 'v> Opening<'a, 'v> {
     }
 }
 
-/// Whether a state is that of the log at a border between two of its frames, or at its end.
-fn fits(state: &History, scan: &TailScan) -> bool {
-    let size = state.position();
-    let newest_first = || scan.frames.iter().rev();
-    if let Some(frame) = newest_first().find(|frame| frame.header().base_position == size) {
-        return frame.header().chain_before == state.chain;
-    }
-    // At the end only the chain over the last frame can tell.
-    newest_first()
-        .find(|frame| frame.header().count > 0)
-        .is_some_and(|frame| {
-            frame.header().end_position() == size && chain_after(frame) == Some(state.chain)
-        })
+/// What happens to frames before the size of the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BeforeCheckpoint {
+    /// They are passed over.
+    Skip,
+    /// They are hashed too, to make a seal.
+    Hash,
 }
 
 /// Returns the chain after a frame by its own word of the chain before it.

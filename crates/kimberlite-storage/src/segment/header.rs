@@ -16,6 +16,7 @@
 
 use kimberlite_types::{ChainHash, LogId, Position};
 
+use super::SEGMENT_BYTES_LIMIT;
 use crate::frame::{Reader, Writer};
 
 /// Bytes of the header page.
@@ -59,6 +60,12 @@ pub enum SegmentHeaderError {
     Version {
         /// The version that was found.
         found: u32,
+    },
+    /// The segment is larger than any that this release makes.
+    #[error("the segment says that it has {found} bytes, more than any has")]
+    Bytes {
+        /// The bytes that it says it has.
+        found: u64,
     },
     /// Bytes that are not used are not zero.
     #[error("the segment's header page has bytes that this release does not know")]
@@ -121,6 +128,10 @@ impl SegmentHeader {
         if reader.rest.iter().any(|&byte| byte != 0) {
             return Err(SegmentHeaderError::Padding);
         }
+        if header.segment_bytes > SEGMENT_BYTES_LIMIT {
+            let found = header.segment_bytes;
+            return Err(SegmentHeaderError::Bytes { found });
+        }
         Ok(header)
     }
 
@@ -169,6 +180,21 @@ mod tests {
         expected.extend([0, 0, 4, 0, 0, 0, 0, 0]);
         expected.resize(SEGMENT_HEADER_BYTES, 0);
         assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn a_size_that_no_segment_has_is_refused() {
+        let sized = |segment_bytes| SegmentHeader {
+            segment_bytes,
+            ..header()
+        };
+        let largest = sized(SEGMENT_BYTES_LIMIT);
+        assert_eq!(SegmentHeader::decode(&largest.encode()), Ok(largest));
+        let found = SEGMENT_BYTES_LIMIT + 1;
+        assert_eq!(
+            SegmentHeader::decode(&sized(found).encode()),
+            Err(SegmentHeaderError::Bytes { found })
+        );
     }
 
     #[test]

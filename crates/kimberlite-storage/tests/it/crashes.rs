@@ -5,7 +5,7 @@
 //! that was acknowledged; it must verify, take appends, and survive the next crash, which may come
 //! in the middle of opening it.
 
-use kimberlite_storage::{Durability, StorageError, log_exists};
+use kimberlite_storage::{Durability, StorageError, TailDiscarded, log_exists};
 use kimberlite_testkit::{CrashMode, Rng, SECTOR_BYTES, SimulatedDisk};
 use kimberlite_types::Position;
 
@@ -146,9 +146,11 @@ fn a_crash_at_any_operation_keeps_every_acknowledged_record() {
         {
             let why = format!("crash in operation {op}, {mode:?}");
             let found = disk.crash(mode);
-            crash_while_opening(&run, &found, op, &why);
+            let copy = found.twin();
             if let Some(rig) = run.open(&found, &why) {
-                discarded += u32::from(rig.report.tail_discarded.is_some());
+                let cut = rig.report.tail_discarded.as_ref();
+                discarded += u32::from(cut.is_some());
+                crash_while_opening(&run, &copy, (op, cut), &why);
                 goes_on(rig, CrashMode::LoseUnsynced, &why);
             }
         }
@@ -157,16 +159,42 @@ fn a_crash_at_any_operation_keeps_every_acknowledged_record() {
 }
 
 /// Opens a copy, crashes again in the middle of that, and opens what is left.
-fn crash_while_opening(run: &Run, found: &SimulatedDisk, seed: u64, why: &str) {
-    let copy = found.twin();
+///
+/// What an undisturbed opening says that it cut off is told all the same, and kept.
+fn crash_while_opening(
+    run: &Run,
+    copy: &SimulatedDisk,
+    (seed, cut): (u64, Option<&TailDiscarded>),
+    why: &str,
+) {
+    let torn = cut.map(|cut| {
+        let bytes = copy.contents(dir().join("log").join(&cut.segment));
+        let range = cut.byte..cut.byte + cut.bytes;
+        bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec()
+    });
     let mut rng = Rng::new(seed);
     copy.crash_after(1 + rng.below(12));
-    let opened = Rig::open(&copy, 4);
+    let opened = Rig::open(copy, 4);
     let shown = opened.map_or(0, |rig| rig.end());
     let found = copy.crash(CrashMode::Mixed(rng.next_u64()));
     if let Some(rig) = run.open(&found, &format!("{why}, and again while opening")) {
         assert!(rig.end() >= shown, "{why}: shown records are lost");
         rig.check();
+        let told = rig.report.tail_discarded.as_ref();
+        assert_eq!(
+            told.map(|cut| (cut.position, cut.byte)),
+            cut.map(|cut| (cut.position, cut.byte)),
+            "{why}: the discarded tail is forgotten"
+        );
+        let kept = found.files().into_iter().filter(|path| {
+            let extension = path.extension();
+            extension.is_some_and(|extension| extension == "tail")
+        });
+        let kept = kept.map(|path| found.contents(path)).collect::<Vec<_>>();
+        assert!(
+            torn.is_none_or(|torn| kept.contains(&torn)),
+            "{why}: it is lost"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use kimberlite_testkit::{Rng, SimulatedDisk};
 
 use crate::rig::{
     FRAMES_AT, FramePlace, Rig, dir, dyn_disk, layout, observe, one, options, segment,
-    segment_name, verify_all,
+    segment_name, verify_all, witness,
 };
 
 /// Three segments, groups of one and several frames, empty payloads, a watermark in the middle of
@@ -33,7 +33,14 @@ fn log() -> Rig {
 /// visitor reads no payload, so that those of sealed segments are left to the verification.
 fn found(disk: &SimulatedDisk) -> Vec<Damage> {
     let ops = disk.ops();
-    match open_writer(&dyn_disk(disk), dir(), options(3), &mut |_| Ok(())) {
+    let witness = witness(disk);
+    match open_writer(
+        &dyn_disk(disk),
+        dir(),
+        options(3),
+        &witness,
+        &mut |_| Ok(()),
+    ) {
         Ok((writer, report)) => {
             assert_eq!(report.tail_discarded, None);
             verify_all(&writer.reader(), disk).damage
@@ -160,7 +167,9 @@ fn a_header_page_that_rots_under_an_open_log_is_found_by_verifying() {
 
 #[test]
 fn damage_in_several_segments_is_told_in_order() {
-    let rig = log();
+    let mut rig = log();
+    // A writer leaves what stands before a checkpoint to the verification.
+    rig.checkpoint().unwrap();
     let places = layout(&rig.disk);
     for place in [places[3], places[1]] {
         let payload = place.at + 112 + 8 * place.count;

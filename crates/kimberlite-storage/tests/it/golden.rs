@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use kimberlite_disk::{Access, Disk, OpenMode};
 use kimberlite_storage::{
-    Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, create_log,
+    Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, Witness, create_log,
     open_writer,
 };
 use kimberlite_testkit::SimulatedDisk;
@@ -63,7 +63,8 @@ fn write_log() -> SimulatedDisk {
     let genesis = frame(RecordKind::Genesis, plain, &[b"the genesis payload"]);
     let first = (genesis, placement(0, false));
     create_log(&disk, dir(), &options, log_id, first).unwrap();
-    let (mut writer, _) = open_writer(&disk, dir(), options, &mut |_| Ok(())).unwrap();
+    let (mut writer, _) =
+        open_writer(&disk, dir(), options, &Witness::default(), &mut |_| Ok(())).unwrap();
     let sessions = frame(RecordKind::KeySession, plain, &[b"session", b"stream name"]);
     let events: [&[u8]; 3] = [b"one", b"", b"a longer payload, of 33 bytes ..."];
     let events = frame(RecordKind::Event, RecordFlags::COMMITTED, &events);
@@ -129,10 +130,16 @@ fn the_bytes_that_are_written_down_are_read_as_the_log_they_were() {
     let options = || LogOptions::new(Arc::new(Counted(9.into())), Background::inline());
     let read = |disk: &SimulatedDisk| {
         let mut seen = Vec::new();
-        let opened = open_writer(&dyn_disk(disk), dir(), options(), &mut |frame| {
-            seen.push(*frame.header());
-            Ok(())
-        });
+        let opened = open_writer(
+            &dyn_disk(disk),
+            dir(),
+            options(),
+            &Witness::default(),
+            &mut |frame| {
+                seen.push(*frame.header());
+                Ok(())
+            },
+        );
         let (writer, _) = opened.unwrap();
         assert_eq!(verify_all(&writer.reader(), disk).damage, []);
         (seen, writer.history())

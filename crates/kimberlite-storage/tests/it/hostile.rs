@@ -101,6 +101,7 @@ fn look_at(disk: &SimulatedDisk) -> Result<u64, StorageError> {
         &rig::dyn_disk(disk),
         rig::dir(),
         &rig::options(2),
+        &rig::witness(disk),
         &mut |_| Ok(()),
     );
     if let Ok((reader, _)) = &opened {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use kimberlite_disk::{Disk, OpenMode, OsDisk};
 use kimberlite_storage::{
-    Background, Durability, LogOptions, LogReader, LogWriter, OpenReport, StorageError, create_log,
-    open_observer, open_writer, verify,
+    Background, Durability, LogOptions, LogReader, LogWriter, OpenReport, StorageError, Witness,
+    create_log, open_observer, open_writer, verify,
 };
 use kimberlite_testkit::Rng;
 use kimberlite_types::Position;
@@ -25,7 +25,8 @@ fn options(tail_bytes_max: usize) -> LogOptions {
 }
 
 fn open(dir: &Path, tail_bytes_max: usize) -> Result<(LogWriter, OpenReport), StorageError> {
-    open_writer(&disk(), dir, options(tail_bytes_max), &mut |_| Ok(()))
+    let options = options(tail_bytes_max);
+    open_writer(&disk(), dir, options, &Witness::default(), &mut |_| Ok(()))
 }
 
 fn create(dir: &Path) -> LogWriter {
@@ -73,7 +74,8 @@ fn a_log_of_several_segments_is_written_rolled_sealed_and_read_again() {
         assert_eq!(writer.history(), history);
         check(&writer.reader(), &model);
     }
-    let observed = open_observer(&disk(), dir.path(), &options(0), &mut |_| Ok(()));
+    let witness = Witness::default();
+    let observed = open_observer(&disk(), dir.path(), &options(0), &witness, &mut |_| Ok(()));
     check(&observed.unwrap().0, &model);
 }
 

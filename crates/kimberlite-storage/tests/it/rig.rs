@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use kimberlite_disk::Disk;
 use kimberlite_storage::{
     Background, CheckpointStore, Damage, Durability, Entropy, FrameBuilder, FramePlacement,
-    LogOptions, LogReader, LogWriter, OpenReport, StorageError, VerifiedLog, create_log,
-    open_observer, open_writer, verify,
+    HistoryState, LogOptions, LogReader, LogWriter, OpenReport, StorageError, VerifiedLog, Witness,
+    create_log, open_observer, open_writer, verify,
 };
 use kimberlite_testkit::{Rng, SimulatedDisk};
 use kimberlite_types::{LogId, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
@@ -127,17 +127,19 @@ impl Rig {
         options: LogOptions,
     ) -> Result<Self, StorageError> {
         let (mut model, mut borders) = (Vec::new(), vec![0]);
-        let (writer, report) = open_writer(&dyn_disk(disk), dir(), options, &mut |frame| {
-            let base = frame.header().base_position.get();
-            assert_eq!(base, u64::try_from(model.len()).unwrap());
-            for position in base..frame.header().end_position().get() {
-                model.push(frame.record(Position::new(position))?.payload().to_vec());
-            }
-            if !frame.header().more {
-                borders.push(frame.header().end_position().get());
-            }
-            Ok(())
-        })?;
+        let witness = witness(disk);
+        let (writer, report) =
+            open_writer(&dyn_disk(disk), dir(), options, &witness, &mut |frame| {
+                let base = frame.header().base_position.get();
+                assert_eq!(base, u64::try_from(model.len()).unwrap());
+                for position in base..frame.header().end_position().get() {
+                    model.push(frame.record(Position::new(position))?.payload().to_vec());
+                }
+                if !frame.header().more {
+                    borders.push(frame.header().end_position().get());
+                }
+                Ok(())
+            })?;
         let end = Position::new(u64::try_from(model.len()).unwrap());
         assert_eq!(writer.next_position(), end);
         assert_eq!((writer.durable(), writer.reader().end()), (end, end));
@@ -197,7 +199,22 @@ impl Rig {
     pub(crate) fn checkpoint(&mut self) -> Result<(), StorageError> {
         self.writer.sync()?;
         let store = CheckpointStore::new(dyn_disk(&self.disk), dir());
-        store.store(&self.writer.history(), "a note\n")
+        let history = self.writer.history();
+        store.store(&history, &note(&history))
+    }
+
+    /// Computes chain and tree over the first `size` records, in another log that is cut there.
+    pub(crate) fn history_at(&self, size: u64) -> HistoryState {
+        let mut copy = Self::new(1);
+        for place in layout(&self.disk) {
+            if place.position > 0 && place.position + place.count <= size {
+                let records = place.position..place.position + place.count;
+                let payloads = records.map(|n| self.model[usize::try_from(n).unwrap()].clone());
+                copy.append(&vec![payloads.collect()]);
+            }
+        }
+        assert_eq!(copy.end(), size);
+        copy.writer.history()
     }
 
     pub(crate) fn verify(&self) -> VerifiedLog {
@@ -216,6 +233,25 @@ impl Rig {
             assert_eq!(verified.chain, history.chain());
             assert_eq!(verified.root, history.root());
         }
+    }
+}
+
+/// Stands for a signed note: it says root and chain.
+fn note(history: &HistoryState) -> String {
+    format!("{}\n{}\n", history.root(), history.chain())
+}
+
+/// What the checkpoints say, as far as their notes bear their states out.
+pub(crate) fn witness(disk: &SimulatedDisk) -> Witness {
+    let store = CheckpointStore::new(dyn_disk(disk), dir());
+    let sizes = store.sizes().unwrap();
+    let signed = |&size: &Position| {
+        let history = store.state(size)?;
+        (store.note(size).ok()? == note(&history)).then_some(history)
+    };
+    Witness {
+        size: sizes.last().copied().unwrap_or_default(),
+        history: sizes.iter().rev().find_map(signed),
     }
 }
 
@@ -260,7 +296,10 @@ pub(crate) fn corrupt(disk: &SimulatedDisk) -> Damage {
 /// Opens a log for reading and checks that all it shows is what was written.
 pub(crate) fn observe(disk: &SimulatedDisk, model: &[Vec<u8>]) -> (LogReader, OpenReport) {
     let ops = disk.ops();
-    let opened = open_observer(&dyn_disk(disk), dir(), &options(6), &mut |_| Ok(()));
+    let witness = witness(disk);
+    let opened = open_observer(&dyn_disk(disk), dir(), &options(6), &witness, &mut |_| {
+        Ok(())
+    });
     let (reader, report) = opened.unwrap();
     assert_eq!(disk.ops(), ops, "an observer changed something");
     for position in 0..reader.end().get() {

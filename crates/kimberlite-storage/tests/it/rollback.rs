@@ -1,10 +1,14 @@
 //! Logs that lack their end, a segment, or a file's end, and files from elsewhere.
 
 use kimberlite_disk::{Disk, OpenMode};
-use kimberlite_storage::{DamageKind, StorageError, log_exists};
+use kimberlite_storage::{DamageKind, StorageError, Witness, log_exists, open_writer};
 use kimberlite_testkit::{Rng, SimulatedDisk};
+use kimberlite_types::Position;
 
-use crate::rig::{Rig, corrupt, dir, layout, observe, one, refused, seal, segment, segment_name};
+use crate::rig::{
+    Rig, corrupt, dir, dyn_disk, layout, observe, one, options, refused, seal, segment,
+    segment_name,
+};
 
 /// A log of four segments that begin at 0, 3, 5 and 7, with records of one and several sectors.
 fn four_segments(seed: u64) -> Rig {
@@ -143,7 +147,7 @@ fn a_segment_file_of_the_wrong_size_is_named() {
 
 #[test]
 fn a_segment_of_another_log_is_foreign() {
-    let [rig, other] = [four_segments(1), four_segments(2)];
+    let [mut rig, other] = [four_segments(1), four_segments(2)];
     for base in [3, 5, 7] {
         let disk = rig.disk.snapshot();
         disk.overwrite(segment(base), 0, &other.disk.contents(segment(base)));
@@ -155,15 +159,23 @@ fn a_segment_of_another_log_is_foreign() {
     // Before the first segment all chains of a log are the same: its end tells it apart.
     let disk = rig.disk.snapshot();
     disk.overwrite(segment(0), 0, &other.disk.contents(segment(0)));
+    for sealed in [true, false] {
+        if !sealed {
+            disk.remove(&seal(0)).unwrap();
+        }
+        let damage = corrupt(&disk);
+        assert_eq!(
+            (damage.segment, damage.kind),
+            (segment_name(3), DamageKind::ChainBroken)
+        );
+    }
+    // What stands before a checkpoint is not computed again at opening; verification does.
+    rig.checkpoint().unwrap();
+    let disk = rig.disk.snapshot();
+    disk.overwrite(segment(0), 0, &other.disk.contents(segment(0)));
     let damage = Rig::open(&disk, 2).unwrap().verify().damage;
     assert_eq!(damage[0].segment, segment_name(0), "{damage:?}");
     assert_eq!(damage[0].kind, DamageKind::SealMismatch);
-    disk.remove(&seal(0)).unwrap();
-    let damage = corrupt(&disk);
-    assert_eq!(
-        (damage.segment, damage.kind),
-        (segment_name(3), DamageKind::ChainBroken)
-    );
     // A segment under the name of another one.
     let disk = rig.disk.snapshot();
     disk.overwrite(segment(5), 0, &rig.disk.contents(segment(3)));
@@ -206,6 +218,36 @@ fn a_last_segment_of_an_older_copy_is_found_by_its_chain() {
         disk.write_new_atomic(&path, &content, kimberlite_disk::Access::Shared)
             .unwrap();
     }
-    let found = Rig::open(&disk, 2).unwrap();
-    assert_eq!(found.writer.history(), rig.writer.history());
+    let damage = corrupt(&disk);
+    assert_eq!(
+        (damage.position.get(), damage.kind),
+        (9, DamageKind::CheckpointMismatch)
+    );
+}
+
+#[test]
+fn a_log_that_differs_from_its_checkpoint_is_refused_wherever_the_checkpoint_ends() {
+    // At a border between frames, in a closed segment, at a border between segments, at the end.
+    for size in [2, 4, 5, 8] {
+        let rig = four_segments(1);
+        let fork = four_segments(2);
+        let witness = |history| Witness {
+            size: Position::new(size),
+            history: Some(history),
+        };
+        let open = |disk: &SimulatedDisk, history| {
+            let options = options(3);
+            let disk = dyn_disk(disk);
+            open_writer(&disk, dir(), options, &witness(history), &mut |_| Ok(())).map(drop)
+        };
+        let of = |rig: &Rig| rig.history_at(size);
+        open(&rig.disk.twin(), of(&rig)).unwrap();
+        match open(&rig.disk, of(&fork)) {
+            Err(StorageError::Corrupt(damage)) => {
+                assert_eq!(damage.kind, DamageKind::CheckpointMismatch, "{damage}");
+                assert_eq!(damage.position.get(), size, "{damage}");
+            }
+            other => panic!("size {size}: {other:?}"),
+        }
+    }
 }

@@ -124,3 +124,31 @@ fn a_checkpoint_state_that_is_missing_damaged_or_of_another_log_is_not_needed() 
         .unwrap();
     check_sealed(&foreign, &rig);
 }
+
+/// Whoever can write files but holds no key can make seals and states that look sound.
+#[test]
+fn a_forged_tree_in_a_seal_is_never_carried_into_the_log() {
+    for checkpoint in [false, true] {
+        let mut rig = Rig::new(1);
+        rig.append(&one(b"one"));
+        if checkpoint {
+            rig.checkpoint().unwrap();
+        }
+        rig.append(&one(b"two"));
+        rig.roll(256 << 10);
+        rig.append(&one(b"three"));
+        let sound = rig.disk.contents(seal(0));
+        let mut forged = sound.clone();
+        // A hash of the frontier, and the digest over all of it.
+        forged[138 + 20] ^= 1;
+        let body = forged.len() - 32;
+        let digest = kimberlite_crypto::internal_hash(&forged[..body]);
+        forged[body..].copy_from_slice(digest.as_bytes());
+        assert!(SealFile::decode(&forged).is_ok());
+        replace(&rig.disk, 0, &forged);
+        let found = Rig::open(&rig.disk.twin(), 2).unwrap();
+        assert_eq!(found.writer.history(), rig.writer.history());
+        assert_eq!(found.disk.contents(seal(0)), sound);
+        found.check();
+    }
+}

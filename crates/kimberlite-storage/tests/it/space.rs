@@ -4,7 +4,7 @@ use kimberlite_disk::DiskError;
 use kimberlite_storage::{Durability, StorageError};
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
 
-use crate::rig::{Rig, one};
+use crate::rig::{Rig, layout, one};
 
 #[test]
 fn an_append_that_finds_no_space_for_a_segment_fails_cleanly_and_goes_on_later() {
@@ -107,4 +107,21 @@ fn a_segment_that_was_prepared_ahead_is_used_and_none_is_left_over() {
     assert!(temporary(&rig) <= 1);
     let rig = rig.reopen();
     assert_eq!(temporary(&rig), 0);
+}
+
+#[test]
+fn a_watermark_has_its_place_behind_a_group_that_fills_its_segment() {
+    let segment_bytes = 256 << 10;
+    let group_bytes = |payload: u64| (112 + 8 + payload).next_multiple_of(8);
+    for left in (0..240).step_by(8) {
+        let mut rig = Rig::new(1);
+        let end = layout(&rig.disk).last().unwrap().end;
+        let payload = segment_bytes - end - left - 120;
+        assert_eq!(end + group_bytes(payload) + left, segment_bytes);
+        rig.append(&one(&vec![7; usize::try_from(payload).unwrap()]));
+        rig.writer.write_watermark().unwrap();
+        let last = *layout(&rig.disk).last().unwrap();
+        assert_eq!(last.count, 0, "{left} bytes were left");
+        rig.reopen().check();
+    }
 }

@@ -1,6 +1,7 @@
 //! Turning events into stored payloads, on the thread of whoever appends them.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kimberlite_crypto::{
@@ -12,6 +13,8 @@ use kimberlite_storage::FrameBuilder;
 use kimberlite_types::{
     LogId, NameHash, RecordFlags, RecordKind, SessionId, StreamId, StreamName, limits,
 };
+
+use zeroize::Zeroizing;
 
 use super::SealedEvents;
 use crate::event::Event;
@@ -57,14 +60,21 @@ struct SealedBy<'a> {
 }
 
 /// How payloads are stored.
-#[derive(Debug)]
 pub(crate) struct Sealer {
     pub(crate) log_id: LogId,
     pub(crate) encryption: Encryption,
     pub(crate) name_key: NameKey,
     /// Salts of unencrypted payloads come from this secret of the process and a counter.
-    pub(crate) salt_key: [u8; 32],
+    pub(crate) salt_key: Zeroizing<[u8; 32]>,
     pub(crate) salts: AtomicU64,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer")
+            .field("encryption", &self.encryption)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Sealer {
@@ -225,7 +235,7 @@ impl Sealer {
         let count = self.salts.fetch_add(1, Ordering::Relaxed);
         let mut message = [0; 40];
         let (secret, number) = message.split_at_mut(32);
-        secret.copy_from_slice(&self.salt_key);
+        secret.copy_from_slice(self.salt_key.as_slice());
         number.copy_from_slice(&count.to_le_bytes());
         let hash = kimberlite_crypto::internal_hash(&message);
         *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")

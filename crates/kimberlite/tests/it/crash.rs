@@ -168,7 +168,33 @@ impl Ledger {
 }
 
 #[test]
+fn the_ledger_sees_a_counter_that_seals_twice() {
+    let frame = |payload: &[u8], kind: u8, counter: u32| {
+        let mut bytes = vec![0; FRAME_HEADER_BYTES + 8];
+        bytes[..4].copy_from_slice(b"KFRM");
+        let length = u32::try_from(bytes.len() + payload.len()).unwrap();
+        bytes[8..12].copy_from_slice(&length.to_le_bytes());
+        (bytes[16], bytes[17], bytes[18]) = (kind, u8::from(kind != KEY_SESSION), 1);
+        bytes[20..24].copy_from_slice(&counter.to_le_bytes());
+        let end = u32::try_from(payload.len()).unwrap().to_le_bytes();
+        bytes[FRAME_HEADER_BYTES..][..4].copy_from_slice(&end);
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    let mut ledger = Ledger::default();
+    ledger.observe(&frame(&[1; 120], KEY_SESSION, 0));
+    ledger.observe(&frame(b"one", 4, 0));
+    ledger.observe(&frame(b"two", 4, 1));
+    // Written again after an unclean end, which is no second sealing.
+    ledger.observe(&frame(b"two", 4, 1));
+    assert!(!ledger.repeated);
+    ledger.observe(&frame(b"another", 4, 1));
+    assert!(ledger.repeated);
+}
+
+#[test]
 fn a_key_and_nonce_never_repeat_over_thousands_of_histories() {
+    let mut sealed = 0;
     for seed in 0..2000_u64 {
         let mut rng = Rng::new(seed);
         let ledger = Arc::new(Mutex::new(Ledger::default()));
@@ -216,5 +242,7 @@ fn a_key_and_nonce_never_repeat_over_thousands_of_histories() {
             !ledger.repeated,
             "seed {seed}: a counter sealed two plaintexts under one key"
         );
+        sealed += ledger.sealed.len();
     }
+    assert!(sealed > 20_000, "only {sealed} sealings were seen");
 }

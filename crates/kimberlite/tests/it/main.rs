@@ -7,6 +7,8 @@
 )]
 
 mod basics;
+mod checkpoints;
 mod crash;
 mod keys;
+mod opening;
 mod support;
