@@ -8,10 +8,26 @@ use kimberlite_types::{LogId, NameHash, PayloadDigest};
 use sha2::{Digest, Sha256};
 
 use crate::NameKey;
+use crate::sha256::{Message, hash_many};
 
 /// Hashes a stored payload.
 pub fn payload_digest(stored: &[u8]) -> PayloadDigest {
     PayloadDigest::new(Sha256::digest(stored).into())
+}
+
+/// Hashes stored payloads, each as [`payload_digest`] would, two side by side.
+pub fn payload_digests<'a>(
+    stored: impl IntoIterator<Item = &'a [u8], IntoIter: ExactSizeIterator>,
+) -> Vec<PayloadDigest> {
+    let stored = stored.into_iter();
+    let mut digests = vec![PayloadDigest::new([0; 32]); stored.len()];
+    let messages = stored.map(|body| Message { head: &[], body });
+    hash_many(messages, |index, hash| {
+        if let Some(digest) = digests.get_mut(index) {
+            *digest = PayloadDigest::new(hash);
+        }
+    });
+    digests
 }
 
 /// Names a log by the payload of its genesis record.
@@ -160,6 +176,16 @@ mod tests {
         (0..bytes)
             .map(|at| u8::try_from((at * 31 + seed * 7 + (at >> 8)) % 251).unwrap())
             .collect()
+    }
+
+    #[test]
+    fn digests_of_many_payloads_are_those_of_each() {
+        for count in 0..5 {
+            let payloads = (0..count).map(|n| message(n * 700, n)).collect::<Vec<_>>();
+            let digests = payload_digests(payloads.iter().map(Vec::as_slice));
+            let alone = payloads.iter().map(|payload| payload_digest(payload));
+            assert_eq!(digests, alone.collect::<Vec<_>>());
+        }
     }
 
     fn check_many(messages: &[Vec<u8>]) {

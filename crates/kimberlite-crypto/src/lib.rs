@@ -3,8 +3,9 @@
 //! Everything that turns bytes into evidence or into secrets, as pure functions: no file, no clock,
 //! no source of randomness; whoever calls passes random bytes in.
 //!
-//! * [`payload_digest`], [`log_id`]: SHA-256, for all that a third party checks.
-//! * [`leaf_hash`], [`node_hash`], [`Frontier`]: the Merkle tree of RFC 6962 over record headers.
+//! * [`payload_digest`], [`payload_digests`], [`log_id`]: SHA-256, for all that a third party checks.
+//! * [`leaf_hash`], [`leaf_hashes`], [`node_hash`], [`Frontier`]: the Merkle tree of RFC 6962 over
+//!   record headers.
 //! * [`chain_seed`], [`chain_next`]: the hash chain over the same leaves.
 //! * [`internal_hash`], [`internal_hash_many`], [`InternalHasher`]: BLAKE3, for files that only
 //!   Kimberlite reads.
@@ -50,7 +51,7 @@
 //! `aws-lc-rs` (default) seals with aws-lc; without it the portable `aes-gcm` is used. The bytes are
 //! the same.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod aead;
 mod chain;
@@ -72,7 +73,7 @@ pub use aead::Backend;
 pub use chain::{chain_next, chain_seed};
 pub use digest::{
     InternalHash, InternalHasher, internal_hash, internal_hash_many, log_id, name_hash,
-    payload_digest,
+    payload_digest, payload_digests,
 };
 pub use envelope::{Envelope, EnvelopeError, EnvelopeParts, EventTypeText};
 pub use key::{DataKey, KeyId, KeyVersion, NameKey};
@@ -80,11 +81,11 @@ pub use key_wrap::{
     KeyEncryptionKey, KeyProvider, KeyProviderError, UnwrapError, WRAPPED_KEY_BYTES,
 };
 pub use keyring::{KEYRING_ENTRIES_MAX, Keyring, KeyringEntry, KeyringError, Slot};
-pub use merkle::{Frontier, FrontierError, leaf_hash, node_hash};
+pub use merkle::{Frontier, FrontierError, leaf_hash, leaf_hashes, node_hash};
 pub use note::{CheckpointBody, NOTE_BYTES_MAX, NoteError, SignedCheckpoint};
 pub use root_key::{RootKey, RootKeyError};
 pub use session::{
     COMMITMENT_BYTES, Commit, KeyCommitment, OpenError, Place, SESSION_PARAMS_BYTES, SessionCipher,
-    SessionError, SessionParams, Suite, TAG_BYTES, commitment_bytes, seal_overhead,
+    SessionError, SessionParams, Suite, TAG_BYTES, ToSeal, commitment_bytes, seal_overhead,
 };
 pub use signer::{KEY_NAME_BYTES_MAX, Signer, SignerError, VerifierKey, VerifierKeyError};

@@ -17,7 +17,7 @@ use kimberlite_types::{LeafHash, NodeHash, RECORD_HEADER_BYTES, RootHash};
 use sha2::{Digest, Sha256};
 
 use crate::fields::Fields;
-use crate::sha256::hash_two_blocks;
+use crate::sha256::{hash_two_blocks, hash_two_blocks_pair};
 
 const LEAF: u8 = 0x00;
 const NODE: u8 = 0x01;
@@ -28,6 +28,18 @@ const FIXED_BYTES: usize = 9;
 #[inline]
 pub fn leaf_hash(header: &[u8; RECORD_HEADER_BYTES]) -> LeafHash {
     LeafHash::new(hash_two_blocks(LEAF, header, &[]))
+}
+
+/// Hashes record headers, each as [`leaf_hash`] would, two side by side.
+pub fn leaf_hashes(headers: &[[u8; RECORD_HEADER_BYTES]]) -> Vec<LeafHash> {
+    let (pairs, rest) = headers.as_chunks();
+    let mut leaves = Vec::with_capacity(headers.len());
+    for [a, b] in pairs {
+        let pair = hash_two_blocks_pair(LEAF, [(a, &[]), (b, &[])]);
+        leaves.extend(pair.map(LeafHash::new));
+    }
+    leaves.extend(rest.iter().map(leaf_hash));
+    leaves
 }
 
 /// Hashes two neighbouring subtrees into the one above them.
@@ -100,6 +112,36 @@ impl Frontier {
         debug_assert_eq!(self.roots.len(), self.size.count_ones() as usize);
     }
 
+    /// Adds many leaves, in order: what [`Frontier::push`] does with each, two nodes side by side.
+    pub fn extend(&mut self, leaves: &[LeafHash]) {
+        let count = u64::try_from(leaves.len()).expect("memory is smaller than 2^64 bytes");
+        debug_assert!(
+            self.size <= POSITION_MAX - count,
+            "positions end before sizes do"
+        );
+        let mut level = leaves
+            .iter()
+            .map(|leaf| NodeHash::new(*leaf.as_bytes()))
+            .collect::<Vec<_>>();
+        // What stays at each level, smallest subtree first.
+        let mut left_over = Vec::new();
+        let mut size = self.size;
+        while !level.is_empty() {
+            // A one bit is a subtree of this height that waits for its right neighbour.
+            if size & 1 == 1 {
+                level.insert(0, self.roots.pop().expect("one root for each one bit"));
+            }
+            if !level.len().is_multiple_of(2) {
+                left_over.extend(level.pop());
+            }
+            level = nodes_above(&level);
+            size >>= 1;
+        }
+        self.roots.extend(left_over.into_iter().rev());
+        self.size += count;
+        debug_assert_eq!(self.roots.len(), self.size.count_ones() as usize);
+    }
+
     /// Returns the root of the tree; of the empty tree it is SHA-256 of nothing.
     pub fn root(&self) -> RootHash {
         let mut smaller_first = self.roots.iter().rev();
@@ -152,6 +194,20 @@ impl Frontier {
     }
 }
 
+/// Hashes neighbours, of which there is an even number, into the nodes above them.
+fn nodes_above(level: &[NodeHash]) -> Vec<NodeHash> {
+    let (fours, rest) = level.as_chunks();
+    let mut above = Vec::with_capacity(level.len() / 2);
+    for [a, b, c, d] in fours {
+        let pairs = [(a.as_bytes(), b.as_bytes()), (c.as_bytes(), d.as_bytes())];
+        above.extend(hash_two_blocks_pair(NODE, pairs).map(NodeHash::new));
+    }
+    if let [a, b] = rest {
+        above.push(node_hash(a, b));
+    }
+    above
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -179,6 +235,32 @@ mod tests {
                 let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
                 node_hash(&root_by_definition(left), &root_by_definition(right))
             }
+        }
+    }
+
+    #[test]
+    fn many_leaves_at_once_make_the_tree_that_they_make_one_by_one() {
+        let leaves: Vec<_> = (0..80).map(leaf).collect();
+        for size in 0..70 {
+            for count in [0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 33, 64, 80] {
+                let (mut many, mut single) = (frontier(size), frontier(size));
+                let added = leaves.get(..count).unwrap();
+                many.extend(added);
+                for leaf in added {
+                    single.push(*leaf);
+                }
+                assert_eq!(many, single, "{count} leaves behind {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_headers_hash_as_each_does() {
+        for count in 0..6_u8 {
+            let headers = (0..count).map(|n| [n; RECORD_HEADER_BYTES]);
+            let headers = headers.collect::<Vec<_>>();
+            let alone = headers.iter().map(leaf_hash).collect::<Vec<_>>();
+            assert_eq!(leaf_hashes(&headers), alone);
         }
     }
 

@@ -37,7 +37,7 @@ use std::fmt;
 
 use kimberlite_types::{LogId, SessionId, StreamId};
 
-pub use self::cipher::SessionCipher;
+pub use self::cipher::{SessionCipher, ToSeal};
 pub use crate::aead::TAG_BYTES;
 use crate::fields::Fields;
 use crate::{KeyId, KeyVersion};

@@ -1,9 +1,17 @@
-//! SHA-256 of short messages, and HMAC with a prepared key, on the bare compression function.
+//! SHA-256 of many messages at once and of short ones, and HMAC with a prepared key, on the bare
+//! compression function.
 //!
 //! A leaf and a link of the chain are two blocks each and are hashed for every record; a commitment
 //! blind is drawn for every sealing. The streaming interface spends as long on its buffer as on a
-//! block. Everything longer goes through [`sha2::Sha256`], and so does the test of this module.
+//! block. One longer message goes through [`sha2::Sha256`], with which the tests compare everything
+//! here.
 
+mod many;
+mod pair;
+
+pub(crate) use many::{Message, hash_many};
+
+use pair::compress_pair;
 use sha2::block_api::compress256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -29,6 +37,30 @@ pub(crate) fn hash_two_blocks<const L: usize, const R: usize>(
     left: &[u8; L],
     right: &[u8; R],
 ) -> [u8; 32] {
+    let mut state = INITIAL;
+    compress256(&mut state, &two_blocks(prefix, left, right));
+    digest_of(state)
+}
+
+/// Hashes two messages of two blocks each, `prefix ‖ left ‖ right`, side by side.
+#[inline]
+pub(crate) fn hash_two_blocks_pair<const L: usize, const R: usize>(
+    prefix: u8,
+    messages: [(&[u8; L], &[u8; R]); 2],
+) -> [[u8; 32]; 2] {
+    let [a, b] = messages.map(|(left, right)| two_blocks(prefix, left, right));
+    let (mut left, mut right) = (INITIAL, INITIAL);
+    compress_pair([&mut left, &mut right], [&a, &b]);
+    [digest_of(left), digest_of(right)]
+}
+
+/// Lays out a message of two blocks, its padding included.
+#[inline]
+fn two_blocks<const L: usize, const R: usize>(
+    prefix: u8,
+    left: &[u8; L],
+    right: &[u8; R],
+) -> [[u8; BLOCK_BYTES]; 2] {
     const {
         assert!(
             1 + L + R > BLOCK_BYTES - 9,
@@ -43,7 +75,9 @@ pub(crate) fn hash_two_blocks<const L: usize, const R: usize>(
     message[0] = prefix;
     message[1..=L].copy_from_slice(left);
     message[1 + L..=L + R].copy_from_slice(right);
-    finish(INITIAL, message, 1 + L + R, 0)
+    pad(&mut message, 1 + L + R, 1 + L + R);
+    let (blocks, _) = message.as_chunks();
+    [blocks[0], blocks[1]]
 }
 
 /// HMAC-SHA-256 with the two states that its key leads to.
@@ -75,43 +109,79 @@ impl PreparedHmac {
     /// Authenticates a message of at most 55 bytes: two compressions.
     #[inline]
     pub(crate) fn authenticate<const N: usize>(&self, message: &[u8; N]) -> [u8; 32] {
-        const {
-            assert!(
-                N <= BLOCK_BYTES - 9,
-                "the message and its padding are one block"
-            );
-        }
-        let inner = one_block(self.inner, message);
-        one_block(self.outer, &inner)
+        let mut state = self.inner;
+        compress256(&mut state, &[second_block(message)]);
+        let inner = digest_of(state);
+        let mut state = self.outer;
+        compress256(&mut state, &[second_block(&inner)]);
+        digest_of(state)
+    }
+
+    /// Authenticates two messages side by side.
+    #[inline]
+    pub(crate) fn authenticate_pair<const N: usize>(
+        &self,
+        messages: [&[u8; N]; 2],
+    ) -> [[u8; 32]; 2] {
+        let both = |start: [u32; 8], [a, b]: [[u8; BLOCK_BYTES]; 2]| {
+            let (mut left, mut right) = (start, start);
+            compress_pair([&mut left, &mut right], [&[a], &[b]]);
+            [digest_of(left), digest_of(right)]
+        };
+        let inner = both(self.inner, messages.map(second_block));
+        both(self.outer, inner.each_ref().map(second_block))
     }
 }
 
-/// Finishes an HMAC state, one block into its message, with a message of one block.
+/// Lays out a message of one block that follows on one block, its padding included.
 #[inline]
-fn one_block<const N: usize>(state: [u32; 8], message: &[u8; N]) -> [u8; 32] {
+fn second_block<const N: usize>(message: &[u8; N]) -> [u8; BLOCK_BYTES] {
+    const {
+        assert!(
+            N <= BLOCK_BYTES - 9,
+            "the message and its padding are one block"
+        );
+    }
     let mut block = [0; BLOCK_BYTES];
     block[..N].copy_from_slice(message);
-    finish(state, block, N, BLOCK_BYTES)
+    pad(&mut block, N, BLOCK_BYTES + N);
+    block
 }
 
-/// Pads the `bytes` of `message`, which `before` bytes precede, and compresses it.
+/// Lays out the end of a message of `bytes` bytes, of which `rest` are left and are fewer than a
+/// block: one block or two, at the end of those returned, and how many.
+fn padding_of(rest: [&[u8]; 2], bytes: usize) -> ([[u8; BLOCK_BYTES]; 2], usize) {
+    let [front, back] = rest;
+    let used = front.len() + back.len();
+    debug_assert!(used < BLOCK_BYTES);
+    let count = 1 + usize::from(used > BLOCK_BYTES - 9);
+    let mut blocks = [[0; BLOCK_BYTES]; 2];
+    let flat = &mut blocks.as_flattened_mut()[(2 - count) * BLOCK_BYTES..];
+    flat[..front.len()].copy_from_slice(front);
+    flat[front.len()..used].copy_from_slice(back);
+    pad(flat, used, bytes);
+    (blocks, count)
+}
+
+/// Writes the padding of a message of `bytes` bytes into its last blocks, of which `used` bytes
+/// are its own.
 #[inline]
 #[expect(
     clippy::big_endian_bytes,
     reason = "SHA-256 is defined in big-endian words"
 )]
-fn finish<const N: usize>(
-    mut state: [u32; 8],
-    mut message: [u8; N],
-    bytes: usize,
-    before: usize,
-) -> [u8; 32] {
-    message[bytes] = 0x80;
-    let bits = (before + bytes) as u64 * 8;
-    message[N - 8..].copy_from_slice(&bits.to_be_bytes());
-    let (blocks, rest) = message.as_chunks::<BLOCK_BYTES>();
-    debug_assert!(rest.is_empty(), "the padded message is whole blocks");
-    compress256(&mut state, blocks);
+fn pad(blocks: &mut [u8], used: usize, bytes: usize) {
+    blocks[used] = 0x80;
+    let end = blocks.len();
+    blocks[end - 8..].copy_from_slice(&(bytes as u64 * 8).to_be_bytes());
+}
+
+#[inline]
+#[expect(
+    clippy::big_endian_bytes,
+    reason = "SHA-256 is defined in big-endian words"
+)]
+fn digest_of(state: [u32; 8]) -> [u8; 32] {
     let mut digest = [0; 32];
     for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
         *bytes = word.to_be_bytes();
@@ -138,6 +208,12 @@ mod tests {
             .finalize()
             .into();
         assert_eq!(hash_two_blocks(prefix, &left, &right), expected);
+        let other = [fill; L];
+        let alone = hash_two_blocks(prefix, &other, &right);
+        assert_eq!(
+            hash_two_blocks_pair(prefix, [(&left, &right), (&other, &right)]),
+            [expected, alone]
+        );
     }
 
     #[test]
@@ -160,6 +236,8 @@ mod tests {
             prop_assert_eq!(prepared.authenticate(&message), expected);
             let expected: [u8; 32] = library.chain_update(long).finalize().into_bytes().into();
             prop_assert_eq!(prepared.authenticate(&long), expected);
+            let other = prepared.authenticate(&[7; 32]);
+            prop_assert_eq!(prepared.authenticate_pair([&long, &[7; 32]]), [expected, other]);
         }
     }
 }

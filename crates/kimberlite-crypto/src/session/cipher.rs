@@ -13,7 +13,7 @@ use super::{
 };
 use crate::aead::{Aead, Backend, NONCE_BYTES};
 use crate::expand::expand;
-use crate::sha256::PreparedHmac;
+use crate::sha256::{Message, PreparedHmac, hash_many};
 use crate::{DataKey, KeyId, KeyVersion};
 
 /// The first byte of what a commitment hashes.
@@ -102,11 +102,76 @@ impl SessionCipher {
         if commit == Commit::Included {
             commitment.copy_from_slice(&self.commitment(place.counter, plaintext));
         }
-        let associated = Associated::new(place, commitment);
-        let tag = self
-            .aead
-            .seal(self.nonce(place.counter), associated.as_bytes(), plaintext);
+        let tag = self.encrypt(place, commitment, plaintext);
         buffer.extend_from_slice(&tag);
+    }
+
+    /// Seals many payloads in place, each as [`seal_in_place`](Self::seal_in_place) would, two
+    /// commitments side by side. Here the last 16 bytes of a payload are room for the tag.
+    ///
+    /// # Panics
+    ///
+    /// When a payload has no room for commitment and tag.
+    pub fn seal_many(&self, commit: Commit, payloads: &mut [ToSeal<'_>]) {
+        if commit == Commit::Included {
+            let commitments = self.commitments(payloads);
+            for (payload, commitment) in payloads.iter_mut().zip(commitments) {
+                let (room, ..) = payload.split(commit);
+                room.copy_from_slice(&commitment);
+            }
+        }
+        for payload in payloads {
+            let place = payload.place;
+            let (commitment, plaintext, tag) = payload.split(commit);
+            tag.copy_from_slice(&self.encrypt(&place, commitment, plaintext));
+        }
+    }
+
+    #[inline]
+    fn encrypt(&self, place: &Place, commitment: &[u8], plaintext: &mut [u8]) -> [u8; TAG_BYTES] {
+        let associated = Associated::new(place, commitment);
+        let nonce = self.nonce(place.counter);
+        self.aead.seal(nonce, associated.as_bytes(), plaintext)
+    }
+
+    /// Returns the commitments to the plaintexts of payloads that have room for them.
+    fn commitments(&self, payloads: &[ToSeal<'_>]) -> Vec<[u8; COMMITMENT_BYTES]> {
+        let heads = self.commitment_heads(payloads);
+        let mut commitments = vec![[0; COMMITMENT_BYTES]; payloads.len()];
+        let messages = heads.iter().zip(payloads).map(|(head, payload)| Message {
+            head,
+            body: payload.plaintext(Commit::Included),
+        });
+        hash_many(messages, |index, hash| {
+            if let Some(commitment) = commitments.get_mut(index) {
+                *commitment = hash;
+            }
+        });
+        commitments
+    }
+
+    /// Returns what stands before each plaintext in what its commitment hashes.
+    fn commitment_heads(
+        &self,
+        payloads: &[ToSeal<'_>],
+    ) -> Zeroizing<Vec<[u8; 1 + COMMITMENT_BYTES]>> {
+        let mut heads = Zeroizing::new(Vec::with_capacity(payloads.len()));
+        let head = |blind: [u8; 32]| {
+            let mut head = [COMMITMENT; 1 + COMMITMENT_BYTES];
+            head[1..].copy_from_slice(&blind);
+            head
+        };
+        let counter = |payload: &ToSeal<'_>| payload.place.counter.to_le_bytes();
+        let (pairs, rest) = payloads.as_chunks();
+        for [a, b] in pairs {
+            let blinds = self.blind.authenticate_pair([&counter(a), &counter(b)]);
+            heads.extend(blinds.map(head));
+        }
+        heads.extend(
+            rest.iter()
+                .map(|last| head(self.blind.authenticate(&counter(last)))),
+        );
+        heads
     }
 
     /// Opens a sealed payload and checks the commitment that it carries.
@@ -179,6 +244,43 @@ impl SessionCipher {
             .chain_update(plaintext)
             .finalize()
             .into()
+    }
+}
+
+/// A payload that is laid out to be sealed in place: room for the commitment if there is to be one,
+/// the plaintext, room for the tag.
+pub struct ToSeal<'a> {
+    /// Where it will stand. Its counter must not have been used in this session before.
+    pub place: Place,
+    /// The payload's bytes.
+    pub payload: &'a mut [u8],
+}
+
+impl ToSeal<'_> {
+    /// Returns the room for the commitment, the plaintext, and the room for the tag.
+    fn split(&mut self, commit: Commit) -> (&mut [u8], &mut [u8], &mut [u8; TAG_BYTES]) {
+        let parts = self.payload.split_at_mut_checked(commitment_bytes(commit));
+        let parts = parts.and_then(|(commitment, rest)| {
+            let (plaintext, tag) = rest.split_last_chunk_mut()?;
+            Some((commitment, plaintext, tag))
+        });
+        parts.expect("the payload has room for commitment and tag")
+    }
+
+    fn plaintext(&self, commit: Commit) -> &[u8] {
+        let end = self.payload.len().checked_sub(TAG_BYTES);
+        let range = end.and_then(|end| self.payload.get(commitment_bytes(commit)..end));
+        range.expect("the payload has room for commitment and tag")
+    }
+}
+
+impl fmt::Debug for ToSeal<'_> {
+    // What is sealed is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToSeal")
+            .field("place", &self.place)
+            .field("bytes", &self.payload.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -295,6 +397,43 @@ mod tests {
         };
         assert_eq!(seal(&honest).unwrap(), b"plaintext");
         assert_eq!(seal(&forger), Err(OpenError::Commitment));
+    }
+
+    #[test]
+    fn many_payloads_are_sealed_as_each_is_alone() {
+        let log_id = LogId::new([1; 32]);
+        let (id, version) = (KeyId::new([2; 16]), KeyVersion::new(0));
+        let (cipher, _) =
+            SessionCipher::open_new(&DataKey::new([3; 32]), &log_id, id, version, [4; 32]);
+        let place = |counter| Place {
+            log_id,
+            stream: None,
+            session: SessionId::new(Position::new(6)),
+            counter,
+        };
+        for commit in [Commit::Included, Commit::Omitted] {
+            for count in 0..6 {
+                let laid_out = (0..count).map(|n| vec![n; usize::from(n) * 300]);
+                let laid_out = laid_out.map(|plaintext| {
+                    let mut payload = vec![0; commitment_bytes(commit)];
+                    payload.extend(plaintext);
+                    payload
+                });
+                let mut alone = laid_out.collect::<Vec<_>>();
+                let mut many = alone.clone();
+                for (counter, payload) in (0..).zip(&mut alone) {
+                    cipher.seal_in_place(&place(counter), commit, payload, 0);
+                }
+                let mut to_seal = Vec::new();
+                for (counter, payload) in (0..).zip(&mut many) {
+                    payload.extend([0; TAG_BYTES]);
+                    let place = place(counter);
+                    to_seal.push(ToSeal { place, payload });
+                }
+                cipher.seal_many(commit, &mut to_seal);
+                assert_eq!(many, alone);
+            }
+        }
     }
 
     #[test]
