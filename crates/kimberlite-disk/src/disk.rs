@@ -255,6 +255,19 @@ pub trait DiskFile: Debug + Send + Sync {
     /// When the operating system cannot tell.
     fn is_private(&self) -> Result<bool, DiskError>;
 
+    /// Takes space for a range behind the end of the file, and grows the file to its end. It reads
+    /// as zeros, and a write into it does not find the disk full.
+    ///
+    /// Cheaper than [`zero`](DiskFile::zero) where the file system only notes what is taken; the
+    /// price is paid by the first sync after a write into it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`write_all_at`](DiskFile::write_all_at).
+    fn allocate(&self, range: Range<u64>) -> Result<(), DiskError> {
+        self.zero(range)
+    }
+
     /// Writes zeros over a range, and grows the file to its end.
     ///
     /// # Errors

@@ -6,11 +6,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::lock::OsLock;
 use crate::map::map_read_only;
@@ -190,6 +193,22 @@ impl DiskFile for OsFile {
         self.file
             .set_len(bytes)
             .map_err(self.failed("set the length of"))
+    }
+
+    fn allocate(&self, range: Range<u64>) -> Result<(), DiskError> {
+        let bytes = range.end.saturating_sub(range.start);
+        if bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            match fallocate(&self.file, FallocateFlags::empty(), range.start, bytes) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // Some file systems take space by being written to only.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.zero(range),
+                Err(e) => return Err(self.failed("allocate")(e.into())),
+            }
+        }
     }
 
     fn map(&self, bytes: u64) -> Result<Bytes, DiskError> {

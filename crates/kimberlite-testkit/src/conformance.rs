@@ -199,6 +199,11 @@ fn check_lengths(disk: &dyn Disk, root: &Path) {
     file.zero(7..end).expect("many zeros past the end");
     assert_eq!(file.bytes().expect("a length"), end);
     assert!(content(&*file)[7..].iter().all(|&byte| byte == 0));
+    file.allocate(end..end).expect("no space");
+    file.allocate(end..end + 5000)
+        .expect("space behind the end");
+    assert_eq!(file.bytes().expect("a length"), end + 5000);
+    assert!(content(&*file)[7..].iter().all(|&byte| byte == 0));
     file.set_bytes(0).expect("a cut to nothing");
     assert_eq!(file.bytes().expect("a length"), 0);
     file.write_all_at(&[], 100).expect("nothing to write");
@@ -243,6 +248,7 @@ fn check_refusals(disk: &dyn Disk, root: &Path) {
         file.write_all_at(&[b"x"], 0),
         file.set_bytes(1),
         file.zero(0..1),
+        file.allocate(5..6),
     ] {
         let error = refused.expect_err("the handle is for reading");
         assert_eq!(error.path(), path);
