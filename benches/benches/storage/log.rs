@@ -14,7 +14,7 @@ use kimberlite_crypto::payload_digest;
 use kimberlite_disk::{Disk, OpenMode, OsDisk};
 use kimberlite_storage::{
     Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, LogReader,
-    LogWriter, Witness, create_log, open_writer, verify,
+    LogWriter, UnplacedFrame, Witness, create_log, open_writer, verify,
 };
 use kimberlite_types::{LogId, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ fn new_log(tail_bytes_max: usize) -> (TempDir, LogWriter) {
     options.tail_bytes_max = tail_bytes_max;
     let mut genesis = FrameBuilder::new(RecordKind::Genesis, RecordFlags::PLAIN, 1, 7);
     genesis.push(b"genesis");
-    let genesis = (genesis, placement(Position::ZERO));
+    let genesis = (genesis.build(), placement(Position::ZERO));
     let log_id = LogId::new([3; 32]);
     create_log(&disk, dir.path(), &options, log_id, genesis).expect("a new log");
     let opened = open_writer(&disk, dir.path(), options, &Witness::default(), &mut |_| {
@@ -62,16 +62,16 @@ fn placement(base_position: Position) -> FramePlacement {
     }
 }
 
-fn frame(payload: &[u8]) -> FrameBuilder {
+fn frame(payload: &[u8]) -> UnplacedFrame {
     let bytes = RECORDS * payload.len();
     let mut frame = FrameBuilder::new(RecordKind::Event, RecordFlags::PLAIN, RECORDS, bytes);
     for _ in 0..RECORDS {
         frame.push(payload);
     }
-    frame
+    frame.build()
 }
 
-fn commit(writer: &mut LogWriter, frame: FrameBuilder, durability: Durability) {
+fn commit(writer: &mut LogWriter, frame: UnplacedFrame, durability: Durability) {
     let group = vec![(frame, placement(writer.next_position()))];
     writer.commit(group, durability).expect("space for a group");
 }

@@ -29,6 +29,11 @@ impl Background {
         })))
     }
 
+    /// Whether jobs run beside the caller.
+    pub(crate) fn is_thread(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Runs `job` some time soon; at once where there is no thread or its queue is full.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         match &self.0 {

@@ -33,7 +33,7 @@ mod builder;
 mod view;
 
 pub(crate) use builder::{FinishedFrame, FrameSite};
-pub use builder::{FrameBuilder, FramePlacement};
+pub use builder::{FrameBuilder, FramePlacement, UnplacedFrame};
 pub use view::{FrameView, StoredRecord};
 
 use kimberlite_types::{

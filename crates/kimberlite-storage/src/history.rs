@@ -1,9 +1,9 @@
 //! Chain and tree: what every record is carried into, in order.
 
-use kimberlite_crypto::{Frontier, chain_next, chain_seed, leaf_hash};
-use kimberlite_types::{ChainHash, LogId, Position, RecordHeader};
+use kimberlite_crypto::{Frontier, chain_next, chain_seed};
+use kimberlite_types::{ChainHash, LeafHash, LogId, Position};
 
-use crate::damage::DamageKind;
+use crate::damage::{Damage, DamageKind};
 use crate::frame::FrameView;
 
 /// Chain and tree up to some record.
@@ -22,15 +22,11 @@ impl History {
         }
     }
 
-    pub(crate) fn push(&mut self, record: &RecordHeader) {
-        debug_assert_eq!(
-            self.frontier.size(),
-            record.position.get(),
-            "leaves are in order"
-        );
-        let leaf = leaf_hash(&record.encode());
-        self.chain = chain_next(&self.chain, &leaf);
-        self.frontier.push(leaf);
+    /// Carries chain and tree over the next leaves.
+    pub(crate) fn extend(&mut self, leaves: &[LeafHash]) {
+        let chain = leaves.iter();
+        self.chain = chain.fold(self.chain, |chain, leaf| chain_next(&chain, leaf));
+        self.frontier.extend(leaves);
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -38,20 +34,12 @@ impl History {
     }
 
     /// Carries chain and tree over a frame's records, whose predecessors it must follow.
-    pub(crate) fn push_frame(
-        &mut self,
-        frame: &FrameView,
-    ) -> Result<(), (u64, Position, DamageKind)> {
-        let header = frame.header();
-        if header.chain_before != self.chain {
-            return Err((frame.at(), header.base_position, DamageKind::ChainBroken));
+    pub(crate) fn push_frame(&mut self, frame: &FrameView) -> Result<(), Damage> {
+        debug_assert!(frame.header().base_position == self.position());
+        if frame.header().chain_before != self.chain {
+            return Err(frame.damage(DamageKind::ChainBroken));
         }
-        for index in 0..usize::from(header.count) {
-            let record = frame
-                .record_at(index)
-                .map_err(|kind| (frame.at(), self.position(), kind))?;
-            self.push(&record.canonical_header());
-        }
+        self.extend(&frame.leaves()?);
         Ok(())
     }
 }

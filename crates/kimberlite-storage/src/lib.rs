@@ -5,7 +5,7 @@
 //! this crate's business: payloads are opaque bytes, and their kinds are passed on.
 //!
 //! * [`create_log`], [`open_writer`], [`open_observer`]: making and opening, with recovery.
-//! * [`FrameBuilder`], [`LogWriter`]: appending.
+//! * [`FrameBuilder`], [`UnplacedFrame`], [`LogWriter`]: appending.
 //! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
 //! * [`CheckpointStore`]: signed checkpoints on disk.
 //! * [`verify`]: recomputing everything.
@@ -18,6 +18,7 @@ mod background;
 mod checkpoint;
 mod damage;
 mod error;
+mod flush;
 mod frame;
 mod history;
 mod open;
@@ -38,12 +39,12 @@ pub use damage::{Damage, DamageKind};
 pub use error::StorageError;
 pub use frame::{
     FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameHeader, FramePlacement, FrameView,
-    StoredRecord,
+    StoredRecord, UnplacedFrame,
 };
 pub use open::{
     OpenReport, Visitor, create_log, first_record, log_exists, open_observer, open_writer,
 };
-pub use options::{Entropy, LogOptions, Visibility};
+pub use options::{Entropy, LogOptions, SegmentSpace, Visibility};
 pub use reader::LogReader;
 pub use recovery::TailDiscarded;
 pub use segment::{

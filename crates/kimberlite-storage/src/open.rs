@@ -18,9 +18,10 @@ use self::opening::{LastSegment, Opening};
 use crate::checkpoint::Witness;
 use crate::damage::Damage;
 use crate::error::StorageError;
-use crate::frame::{FrameBuilder, FramePlacement, FrameSite, FrameView, StoredRecord};
+use crate::flush::FlushAhead;
+use crate::frame::{FramePlacement, FrameSite, FrameView, StoredRecord, UnplacedFrame};
 use crate::history::History;
-use crate::options::LogOptions;
+use crate::options::{LogOptions, SegmentSpace};
 use crate::prepare::{Blank, Jobs, NEXT_NAME, Preparation, TEMPORARY_ENDING};
 use crate::reader::{LogReader, Shared, View, walk_file};
 use crate::recovery::{TailDiscarded, TailScan, TailVerdict, discard_torn, discarded_before};
@@ -59,7 +60,7 @@ pub fn create_log(
     tenant_dir: &Path,
     options: &LogOptions,
     log_id: LogId,
-    genesis: (FrameBuilder, FramePlacement),
+    genesis: (UnplacedFrame, FramePlacement),
 ) -> Result<(), StorageError> {
     let log_dir = tenant_dir.join("log");
     disk.create_dir_all(&log_dir)?;
@@ -92,6 +93,7 @@ pub fn create_log(
         disk.as_ref(),
         log_dir.join("first.tmp"),
         header.segment_bytes,
+        options.segment_space,
     )?;
     blank
         .fill(header, &frame.bytes)?
@@ -198,7 +200,7 @@ pub fn open_writer(
     let log_id = active.header.log_id;
     let shared = Arc::new(Shared::new(log_id, log_dir.clone(), view));
     let jobs = Arc::new(Jobs::default());
-    let background = options.background.clone();
+    let preparation = Preparation::new(Arc::clone(disk), log_dir, &options, Arc::clone(&jobs));
     let writer = LogWriter {
         shared,
         disk: Arc::clone(disk),
@@ -210,7 +212,8 @@ pub fn open_writer(
         marked: scan.marked,
         last_time,
         poisoned: false,
-        preparation: Preparation::new(Arc::clone(disk), log_dir, background, Arc::clone(&jobs)),
+        preparation,
+        flush_ahead: FlushAhead::default(),
         jobs,
     };
     for (closed, history) in unsealed {
@@ -284,7 +287,8 @@ fn rewrite_unmarked(
     if scan.frames.is_empty() || first_unmarked {
         assert_eq!(from, FRAMES_AT, "nothing in the segment is marked");
         let path = log_dir.join(NEXT_NAME);
-        let blank = Blank::make(disk, path, segment.header.segment_bytes)?;
+        let space = SegmentSpace::Written;
+        let blank = Blank::make(disk, path, segment.header.segment_bytes, space)?;
         let unnamed = blank.fill(segment.header, unmarked)?;
         return Ok((Some(unnamed.name(disk, log_dir)?), bytes));
     }

@@ -7,6 +7,7 @@ use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
 
 use crate::background::Background;
 use crate::error::StorageError;
+use crate::options::{LogOptions, SegmentSpace};
 use crate::segment::{Segment, SegmentHeader, segment_path};
 
 const PREPARED_NAME: &str = "prepared";
@@ -24,13 +25,22 @@ pub(crate) struct Blank {
 }
 
 impl Blank {
-    pub(crate) fn make(disk: &dyn Disk, path: PathBuf, bytes: u64) -> Result<Self, DiskError> {
+    pub(crate) fn make(
+        disk: &dyn Disk,
+        path: PathBuf,
+        bytes: u64,
+        space: SegmentSpace,
+    ) -> Result<Self, DiskError> {
         match disk.remove(&path) {
             Ok(()) | Err(DiskError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
         let file = disk.create(&path, Access::Shared)?;
-        let filled = file.zero(0..bytes).and_then(|()| file.sync_all());
+        let filled = match space {
+            SegmentSpace::Written => file.zero(0..bytes),
+            SegmentSpace::Taken => file.allocate(0..bytes),
+        };
+        let filled = filled.and_then(|()| file.sync_all());
         if let Err(error) = filled {
             drop(file);
             // Whatever was written of it only takes space that somebody needs now.
@@ -95,6 +105,7 @@ pub(crate) struct Preparation {
     disk: Arc<dyn Disk>,
     log_dir: PathBuf,
     background: Background,
+    space: SegmentSpace,
     jobs: Arc<Jobs>,
     ready: Arc<Mutex<Option<Blank>>>,
     requested: bool,
@@ -106,13 +117,14 @@ impl Preparation {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         log_dir: PathBuf,
-        background: Background,
+        options: &LogOptions,
         jobs: Arc<Jobs>,
     ) -> Self {
         Self {
             disk,
             log_dir,
-            background,
+            background: options.background.clone(),
+            space: options.segment_space,
             jobs,
             ready: Arc::default(),
             requested: false,
@@ -130,9 +142,9 @@ impl Preparation {
         self.count += 1;
         let name = format!("{PREPARED_NAME}-{}{TEMPORARY_ENDING}", self.count);
         let path = self.log_dir.join(name);
-        let running = Jobs::begin(&self.jobs);
+        let (space, running) = (self.space, Jobs::begin(&self.jobs));
         self.background.run(move || {
-            match Blank::make(disk.as_ref(), path, bytes) {
+            match Blank::make(disk.as_ref(), path, bytes, space) {
                 Ok(blank) => {
                     if let Some(late) = replace_ready(&ready, Some(blank)) {
                         late.discard(disk.as_ref());
@@ -158,6 +170,7 @@ impl Preparation {
                     self.disk.as_ref(),
                     self.log_dir.join(NEXT_NAME),
                     bytes,
+                    self.space,
                 )?)
             }
         }
@@ -214,7 +227,21 @@ mod tests {
     use kimberlite_types::{ChainHash, LogId, Position};
 
     use super::*;
+    use crate::options::Entropy;
     use crate::segment::SEGMENT_BYTES_MIN;
+
+    #[derive(Debug)]
+    struct NoEntropy;
+
+    impl Entropy for NoEntropy {
+        fn fill(&self, _: &mut [u8]) -> bool {
+            false
+        }
+    }
+
+    fn options() -> LogOptions {
+        LogOptions::new(Arc::new(NoEntropy), Background::inline())
+    }
 
     #[test]
     fn a_blank_in_the_making_never_takes_the_file_of_another() {
@@ -224,7 +251,7 @@ mod tests {
         let mut preparation = Preparation::new(
             Arc::new(disk.clone()),
             log_dir.to_owned(),
-            Background::inline(),
+            &options(),
             Arc::default(),
         );
         let mut taken = Vec::new();
@@ -256,7 +283,7 @@ mod tests {
         let mut preparation = Preparation::new(
             Arc::new(disk.clone()),
             log_dir.to_owned(),
-            Background::inline(),
+            &options(),
             Arc::default(),
         );
         preparation.request(SEGMENT_BYTES_MIN);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread::ScopedJoinHandle;
 
 use bytes::Bytes;
-use kimberlite_crypto::{chain_next, internal_hash, leaf_hash};
+use kimberlite_crypto::internal_hash;
 use kimberlite_disk::Disk;
 use kimberlite_types::{ChainHash, LeafHash, Position, RootHash};
 
@@ -109,7 +109,7 @@ struct Run<'a> {
 }
 
 /// The leaves of one frame, or where it is damaged.
-type Leaves = Result<(Vec<LeafHash>, u64), Damage>;
+type Leaves = Result<Vec<LeafHash>, Damage>;
 
 impl<'a> Run<'a> {
     fn new(reader: &LogReader, sizes: &'a [Position], end: Position) -> Self {
@@ -205,15 +205,28 @@ impl<'a> Run<'a> {
             self.history.chain = header.chain_before;
         }
         match leaves {
-            Ok((leaves, payload_bytes)) => {
-                self.payload_bytes += payload_bytes;
-                for leaf in leaves {
-                    self.history.chain = chain_next(&self.history.chain, &leaf);
-                    self.history.frontier.push(leaf);
-                    self.note_size();
-                }
+            Ok(leaves) => {
+                self.payload_bytes += frame.payload_bytes();
+                self.extend(&leaves);
             }
             Err(damage) => self.found(damage),
+        }
+    }
+
+    /// Carries the history over leaves, and stops at each size that is asked for.
+    fn extend(&mut self, mut leaves: &[LeafHash]) {
+        while !leaves.is_empty() {
+            let position = self.history.position().get();
+            // Behind damage nothing is noted, and sizes are left behind.
+            let wanted = self.wanted.first().map(|size| size.get());
+            let count = wanted.and_then(|size| size.checked_sub(position));
+            let count = count.and_then(|count| usize::try_from(count).ok());
+            let count = count.filter(|&count| count > 0).unwrap_or(usize::MAX);
+            let count = count.min(leaves.len());
+            let (some, rest) = leaves.split_at(count);
+            self.history.extend(some);
+            self.note_size();
+            leaves = rest;
         }
     }
 
@@ -290,7 +303,7 @@ fn leaves_of(frames: &[FrameView]) -> Vec<Leaves> {
             .into_iter()
             .map(|part| {
                 let part = frames.get(part).unwrap_or_default();
-                scope.spawn(move || part.iter().map(frame_leaves).collect::<Vec<_>>())
+                scope.spawn(move || part.iter().map(FrameView::leaves).collect::<Vec<_>>())
             })
             .collect::<Vec<_>>();
         let joined = threads.into_iter().map(ScopedJoinHandle::join);
@@ -321,16 +334,4 @@ fn split_evenly(frames: &[FrameView], parts: usize) -> Vec<Range<usize>> {
         ranges.push(start..frames.len());
     }
     ranges
-}
-
-fn frame_leaves(frame: &FrameView) -> Leaves {
-    let count = u64::from(frame.header().count);
-    let mut leaves = Vec::with_capacity(usize::from(frame.header().count));
-    let mut payload_bytes = 0;
-    for nth in 0..count {
-        let record = frame.record(Position::new(frame.header().base_position.get() + nth))?;
-        payload_bytes += u64::try_from(record.payload().len()).unwrap_or(0);
-        leaves.push(leaf_hash(&record.canonical_header().encode()));
-    }
-    Ok((leaves, payload_bytes))
 }

@@ -18,8 +18,9 @@ use kimberlite_types::{Position, Timestamp, limits};
 
 use crate::checkpoint::HistoryState;
 use crate::error::StorageError;
+use crate::flush::FlushAhead;
 use crate::frame::{
-    FinishedFrame, FrameBuilder, FrameHeader, FramePlacement, FrameSite, FrameView,
+    FinishedFrame, FrameHeader, FramePlacement, FrameSite, FrameView, UnplacedFrame,
 };
 use crate::history::History;
 use crate::options::{LogOptions, Visibility};
@@ -55,6 +56,7 @@ pub struct LogWriter {
     pub(crate) last_time: Timestamp,
     pub(crate) poisoned: bool,
     pub(crate) preparation: Preparation,
+    pub(crate) flush_ahead: FlushAhead,
     pub(crate) jobs: Arc<Jobs>,
 }
 
@@ -120,7 +122,7 @@ impl LogWriter {
     /// As [`LogWriter::reserve`]; [`StorageError::OutcomeUnknown`] when the write or the sync failed.
     pub fn commit(
         &mut self,
-        group: Vec<(FrameBuilder, FramePlacement)>,
+        group: Vec<(UnplacedFrame, FramePlacement)>,
         durability: Durability,
     ) -> Result<(), StorageError> {
         assert!(!group.is_empty(), "a commit group has a frame");
@@ -144,6 +146,9 @@ impl LogWriter {
         written.map_err(|error| self.poison(error))?;
         self.publish_written(frames);
         if durability == Durability::Later {
+            let file = &self.active.file;
+            let background = &self.options.background;
+            self.flush_ahead.written(bytes, file, background);
             Ok(())
         } else {
             self.sync()
@@ -151,10 +156,9 @@ impl LogWriter {
     }
 
     /// Asserts what [`LogWriter::commit`] asks of its caller, before anything is changed.
-    fn check_placements(&self, group: &[(FrameBuilder, FramePlacement)]) {
+    fn check_placements(&self, group: &[(UnplacedFrame, FramePlacement)]) {
         let (mut position, mut time) = (self.history.position(), self.last_time);
         for (frame, placement) in group {
-            assert!(frame.is_full(), "every record was pushed");
             assert_eq!(
                 placement.base_position, position,
                 "frames follow on the log"
@@ -167,7 +171,7 @@ impl LogWriter {
         }
     }
 
-    fn finish(&mut self, group: Vec<(FrameBuilder, FramePlacement)>) -> Vec<FinishedFrame> {
+    fn finish(&mut self, group: Vec<(UnplacedFrame, FramePlacement)>) -> Vec<FinishedFrame> {
         let mut at = self.write_at;
         let last = group.len() - 1;
         let mut frames = Vec::with_capacity(group.len());
@@ -256,7 +260,8 @@ impl LogWriter {
         if self.durable == self.history.position() {
             return Ok(());
         }
-        let synced = self.active.file.sync_data();
+        let ahead = self.flush_ahead.outcome();
+        let synced = ahead.and_then(|()| self.active.file.sync_data());
         synced.map_err(|error| self.poison(error))?;
         self.durable = self.history.position();
         let mut view = self.shared.view_mut();
@@ -383,7 +388,7 @@ impl Drop for LogWriter {
     }
 }
 
-fn stored_bytes(frame: &FrameBuilder) -> u64 {
+fn stored_bytes(frame: &UnplacedFrame) -> u64 {
     u64::try_from(frame.stored_bytes()).expect("memory is smaller than 2^64 bytes")
 }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kimberlite_disk::{DirectoryLock, DiskError};
-use kimberlite_storage::{Background, LogOptions, StorageError, Visibility, log_exists};
+use kimberlite_storage::{
+    Background, LogOptions, SegmentSpace, StorageError, Visibility, log_exists,
+};
 use kimberlite_types::TenantName;
 
 use crate::error::{Error, Problem};
@@ -95,6 +97,7 @@ impl Database {
         log_options.tail_bytes_max = options.tail_bytes_max;
         if !options.sync_policy.is_durable() {
             log_options.visibility = Visibility::Written;
+            log_options.segment_space = SegmentSpace::Taken;
         }
         let watches = options.background && options.sync_policy.is_durable() && !options.read_only;
         let quiet = watches.then(Quiet::default);

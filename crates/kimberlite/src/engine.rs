@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kimberlite_kernel::{
     Command, ExpectedVersion, Rejection, ReplayedFrame, Sealing, Slot, State, apply_committed,
 };
-use kimberlite_storage::{Durability, FrameBuilder, FramePlacement, LogWriter};
+use kimberlite_storage::{Durability, FrameBuilder, FramePlacement, LogWriter, UnplacedFrame};
 use kimberlite_types::{NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
 
 use crate::environment::Clock;
@@ -97,14 +97,14 @@ pub(crate) struct Engine {
 /// Frames of one append, sealed but without a place.
 #[derive(Debug)]
 pub(crate) struct SealedEvents {
-    pub(crate) frames: Vec<FrameBuilder>,
+    pub(crate) frames: Vec<UnplacedFrame>,
     pub(crate) sealing: Option<Sealing>,
 }
 
 /// A commit group in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
-    frames: Vec<(FrameBuilder, FramePlacement)>,
+    frames: Vec<(UnplacedFrame, FramePlacement)>,
     /// What the frames will mean to readers.
     replayed: Vec<ReplayedFrame>,
 }
@@ -150,7 +150,7 @@ impl Engine {
         &mut self,
         group: &mut Group,
         name: NameHash,
-        frame: FrameBuilder,
+        frame: UnplacedFrame,
         seal: Option<Sealing>,
     ) -> Result<StreamId, Rejection> {
         let command = Command::CreateStream {
@@ -174,7 +174,7 @@ impl Engine {
         let slot = *apply_committed(&mut self.state, command)?.slot();
         let mut frame = FrameBuilder::new(kind, RecordFlags::PLAIN, 1, payload.len());
         frame.push(payload);
-        group.add(kind, frame, slot, None);
+        group.add(kind, frame.build(), slot, None);
         Ok(slot)
     }
 
@@ -196,7 +196,7 @@ impl Engine {
 }
 
 impl Group {
-    fn add(&mut self, kind: RecordKind, frame: FrameBuilder, slot: Slot, name: Option<NameHash>) {
+    fn add(&mut self, kind: RecordKind, frame: UnplacedFrame, slot: Slot, name: Option<NameHash>) {
         let placement = FramePlacement {
             base_position: slot.position,
             stream: slot.stream,

@@ -140,7 +140,7 @@ fn create_tenant(database: &DatabaseShared, name: &TenantName) -> Result<(), Err
         &dir,
         &database.log_options,
         log_id,
-        (frame, placement),
+        (frame.build(), placement),
     )?;
     Ok(())
 }

@@ -3,25 +3,37 @@
 use std::fmt;
 
 use bytes::Bytes;
-use kimberlite_crypto::payload_digest;
+use kimberlite_crypto::{leaf_hashes, payload_digests};
 use kimberlite_types::{
-    ChainHash, LogId, Offset, PayloadDigest, Position, RecordFlags, RecordHeader, RecordKind,
-    SessionId, StreamId, Timestamp, limits,
+    ChainHash, LeafHash, LogId, Offset, PayloadDigest, Position, RecordFlags, RecordHeader,
+    RecordKind, SessionId, StreamId, Timestamp, limits,
 };
 
 use super::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, TABLE_ENTRY_BYTES, TableEntry};
 use crate::history::History;
 use crate::segment::SegmentSeed;
 
-/// A frame in the making, without its place in the log.
+/// A frame whose payloads are being laid out.
 ///
 /// The caller's thread fills it: each payload is written once, into the buffer that goes to the
-/// disk. Its place is given later, when the order is known.
+/// disk, and may be sealed there.
 pub struct FrameBuilder {
     kind: RecordKind,
     flags: RecordFlags,
     count: u16,
-    digests: Vec<PayloadDigest>,
+    /// Where each payload ends, counted from the first payload byte.
+    ends: Vec<u32>,
+    buffer: Vec<u8>,
+}
+
+/// A frame whose payloads are final, without its place in the log: that is given to it when the
+/// order is known.
+pub struct UnplacedFrame {
+    kind: RecordKind,
+    flags: RecordFlags,
+    /// The digest of each payload, and how many bytes it has.
+    payloads: Vec<(PayloadDigest, u32)>,
+    /// Room for the header, the table, the payloads.
     buffer: Vec<u8>,
 }
 
@@ -79,7 +91,7 @@ impl FrameBuilder {
             kind,
             flags,
             count: u16::try_from(count).expect("a frame has at most 1024 records"),
-            digests: Vec::with_capacity(count),
+            ends: Vec::with_capacity(count),
             buffer,
         }
     }
@@ -99,29 +111,19 @@ impl FrameBuilder {
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         assert!(
-            self.digests.len() < usize::from(self.count),
+            self.ends.len() < usize::from(self.count),
             "the frame is full"
         );
         let start = self.buffer.len();
         write(&mut self.buffer)?;
-        let payload = self
-            .buffer
-            .get(start..)
-            .expect("a payload is appended to the buffer");
+        let payload_bytes = self.buffer.len().checked_sub(start);
+        let payload_bytes = payload_bytes.expect("a payload is appended to the buffer");
         assert!(
-            payload.len() <= limits::PAYLOAD_BYTES_MAX,
+            payload_bytes <= limits::PAYLOAD_BYTES_MAX,
             "the caller checks payload sizes"
         );
-        let entry = TableEntry {
-            payload_end: narrow(self.buffer.len() - self.payloads_at()),
-            checksum: crc32c::crc32c(payload),
-        };
-        self.digests.push(payload_digest(payload));
-        let entry_at = FRAME_HEADER_BYTES + (self.digests.len() - 1) * TABLE_ENTRY_BYTES;
-        self.buffer
-            .get_mut(entry_at..entry_at + TABLE_ENTRY_BYTES)
-            .expect("the table stands before the payloads")
-            .copy_from_slice(&entry.encode());
+        self.ends
+            .push(narrow(self.buffer.len() - self.payloads_at()));
         Ok(())
     }
 
@@ -138,29 +140,82 @@ impl FrameBuilder {
         let Ok(()) = pushed;
     }
 
-    /// Returns the bytes that the frame will take in its segment.
-    pub fn stored_bytes(&self) -> usize {
-        self.buffer.len().next_multiple_of(FRAME_ALIGN)
+    /// Returns the payloads that were added, to be sealed where they stand.
+    pub fn payloads_mut(&mut self) -> Vec<&mut [u8]> {
+        let payloads_at = self.payloads_at();
+        let mut rest = self.buffer.get_mut(payloads_at..).unwrap_or_default();
+        let mut start = 0;
+        let mut payloads = Vec::with_capacity(self.ends.len());
+        for &end in &self.ends {
+            let (payload, behind) = rest.split_at_mut(wide(end - start));
+            payloads.push(payload);
+            (rest, start) = (behind, end);
+        }
+        payloads
     }
 
-    /// Returns the number of records that the frame was begun for.
-    pub fn count(&self) -> u16 {
-        self.count
-    }
-
-    /// Whether all its records were pushed.
-    pub(crate) fn is_full(&self) -> bool {
-        self.digests.len() == usize::from(self.count)
+    /// Ends the making: digests and checksums are computed, and the payloads are final.
+    ///
+    /// # Panics
+    ///
+    /// When not every record was added.
+    pub fn build(self) -> UnplacedFrame {
+        assert_eq!(
+            self.ends.len(),
+            usize::from(self.count),
+            "every record was pushed"
+        );
+        let payloads_at = self.payloads_at();
+        let Self {
+            kind,
+            flags,
+            ends,
+            mut buffer,
+            ..
+        } = self;
+        let (head, payload_bytes) = buffer.split_at_mut(payloads_at);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let ranges = starts
+            .zip(&ends)
+            .map(|(start, &end)| wide(start)..wide(end));
+        let slices = ranges.map(|range| payload_bytes.get(range).unwrap_or_default());
+        let slices = slices.collect::<Vec<_>>();
+        let (_, table) = head.split_at_mut(FRAME_HEADER_BYTES);
+        for ((entry, payload), &payload_end) in
+            table.as_chunks_mut().0.iter_mut().zip(&slices).zip(&ends)
+        {
+            let checksum = crc32c::crc32c(payload);
+            *entry = TableEntry {
+                payload_end,
+                checksum,
+            }
+            .encode();
+        }
+        let lengths = slices.iter().map(|payload| narrow(payload.len()));
+        let digests = payload_digests(slices.iter().copied());
+        let payloads = digests.into_iter().zip(lengths).collect();
+        UnplacedFrame {
+            kind,
+            flags,
+            payloads,
+            buffer,
+        }
     }
 
     fn payloads_at(&self) -> usize {
         FRAME_HEADER_BYTES + usize::from(self.count) * TABLE_ENTRY_BYTES
     }
+}
 
-    fn payload_end(&self, index: usize) -> u32 {
-        let at = FRAME_HEADER_BYTES + index * TABLE_ENTRY_BYTES;
-        let entry = self.buffer.get(at..).and_then(<[u8]>::first_chunk);
-        TableEntry::decode(*entry.expect("every pushed record has its entry")).payload_end
+impl UnplacedFrame {
+    /// Returns the bytes that the frame will take in its segment.
+    pub fn stored_bytes(&self) -> usize {
+        self.buffer.len().next_multiple_of(FRAME_ALIGN)
+    }
+
+    /// Returns the number of records.
+    pub fn count(&self) -> u16 {
+        u16::try_from(self.payloads.len()).expect("a frame has at most 1024 records")
     }
 
     /// Gives the frame its place, and carries chain and tree past its records.
@@ -171,11 +226,11 @@ impl FrameBuilder {
         history: &mut History,
     ) -> FinishedFrame {
         assert_eq!(
-            self.digests.len(),
-            usize::from(self.count),
-            "every record was pushed"
+            placement.base_position,
+            history.position(),
+            "a frame follows on the log"
         );
-        let payloads_at = self.payloads_at();
+        let payloads_at = FRAME_HEADER_BYTES + self.payloads.len() * TABLE_ENTRY_BYTES;
         let table = self
             .buffer
             .get(FRAME_HEADER_BYTES..payloads_at)
@@ -187,7 +242,7 @@ impl FrameBuilder {
             flags: self.flags,
             purged: false,
             more: site.more,
-            count: self.count,
+            count: self.count(),
             first_counter: placement.first_counter,
             base_position: placement.base_position,
             stream: placement.stream,
@@ -198,13 +253,7 @@ impl FrameBuilder {
             chain_before: history.chain,
             log_prefix: site.log_id.prefix(),
         };
-        let mut payload_start = 0;
-        for (index, digest) in self.digests.iter().enumerate() {
-            let payload_end = self.payload_end(index);
-            let record = header.record(index, payload_end - payload_start, *digest);
-            history.push(&record);
-            payload_start = payload_end;
-        }
+        history.extend(&header.leaves(&self.payloads));
         self.buffer
             .get_mut(..FRAME_HEADER_BYTES)
             .expect("the header stands first")
@@ -214,6 +263,17 @@ impl FrameBuilder {
             header,
             bytes: Bytes::from(self.buffer),
         }
+    }
+}
+
+impl fmt::Debug for UnplacedFrame {
+    // Payloads may be stored unencrypted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnplacedFrame")
+            .field("kind", &self.kind)
+            .field("count", &self.payloads.len())
+            .field("bytes", &self.buffer.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -229,6 +289,14 @@ impl fmt::Debug for FrameBuilder {
 }
 
 impl FrameHeader {
+    /// Returns the leaves of the frame's records, by the digests and lengths of their payloads.
+    pub(crate) fn leaves(&self, payloads: &[(PayloadDigest, u32)]) -> Vec<LeafHash> {
+        let headers = payloads.iter().enumerate();
+        let headers = headers.map(|(index, &(digest, bytes))| self.record(index, bytes, digest));
+        let headers = headers.map(|header| header.encode()).collect::<Vec<_>>();
+        leaf_hashes(&headers)
+    }
+
     /// Returns the canonical header of the frame's record `index`.
     pub(crate) fn record(
         &self,
@@ -282,6 +350,10 @@ impl FrameHeader {
             log_prefix: log_id.prefix(),
         }
     }
+}
+
+fn wide(bytes: u32) -> usize {
+    usize::try_from(bytes).expect("a frame is addressable")
 }
 
 fn narrow(bytes: usize) -> u32 {

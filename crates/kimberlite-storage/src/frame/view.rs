@@ -3,8 +3,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use kimberlite_crypto::payload_digest;
-use kimberlite_types::{Position, RecordHeader};
+use kimberlite_crypto::{payload_digest, payload_digests};
+use kimberlite_types::{LeafHash, Position, RecordHeader};
 
 use super::{FRAME_HEADER_BYTES, FrameHeader, TABLE_ENTRY_BYTES, TableEntry};
 use crate::damage::{Damage, DamageKind};
@@ -108,6 +108,23 @@ impl FrameView {
         })
     }
 
+    /// Returns the bytes of all stored payloads.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        let payloads_at = u64::try_from(self.header.payloads_at());
+        u64::from(self.header.length) - payloads_at.expect("a table is smaller than 2^64 bytes")
+    }
+
+    /// Returns the leaves of all records, the checksums of their payloads checked.
+    pub(crate) fn leaves(&self) -> Result<Vec<LeafHash>, Damage> {
+        let positions = self.header.base_position.get()..self.header.end_position().get();
+        let records = positions.map(|position| self.record(Position::new(position)));
+        let records = records.collect::<Result<Vec<_>, _>>()?;
+        let digests = payload_digests(records.iter().map(|record| record.payload().as_ref()));
+        let payloads = records.iter().zip(digests);
+        let payloads = payloads.map(|(record, digest)| (digest, record.payload_bytes()));
+        Ok(self.header.leaves(&payloads.collect::<Vec<_>>()))
+    }
+
     /// Returns the bytes of the frame in which the payload at `index` stands.
     pub(crate) fn payload_bytes_at(&self, index: usize) -> Option<std::ops::Range<u64>> {
         let (start, end, _) = self.payload_range(index)?;
@@ -196,9 +213,12 @@ impl StoredRecord {
 
     /// Computes the canonical header, the payload's digest included.
     pub fn canonical_header(&self) -> RecordHeader {
-        let bytes = u32::try_from(self.payload.len()).expect("a frame is smaller than 4 GiB");
-        self.frame
-            .record(self.index, bytes, payload_digest(&self.payload))
+        let digest = payload_digest(&self.payload);
+        self.frame.record(self.index, self.payload_bytes(), digest)
+    }
+
+    fn payload_bytes(&self) -> u32 {
+        u32::try_from(self.payload.len()).expect("a frame is smaller than 4 GiB")
     }
 }
 

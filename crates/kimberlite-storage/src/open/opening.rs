@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kimberlite_crypto::{chain_next, leaf_hash};
+use kimberlite_crypto::chain_next;
 use kimberlite_disk::{Disk, DiskError, OpenMode};
 use kimberlite_types::{ChainHash, Position, Timestamp};
 
@@ -327,8 +327,7 @@ impl<'a, 'v> Opening<'a, 'v> {
                 }
             }
             if let Some(history) = &mut self.history {
-                let pushed = history.push_frame(frame);
-                pushed.map_err(|(byte, position, kind)| corrupt(byte, position, kind))?;
+                history.push_frame(frame).map_err(StorageError::Corrupt)?;
             }
         }
         Ok(())
@@ -373,11 +372,11 @@ pub(super) enum BeforeCheckpoint {
 
 /// Returns the chain after a frame by its own word of the chain before it.
 fn chain_after(frame: &FrameView) -> Option<ChainHash> {
-    (0..usize::from(frame.header().count)).try_fold(frame.header().chain_before, |chain, index| {
-        let record = frame.record_at(index).ok()?;
-        Some(chain_next(
-            &chain,
-            &leaf_hash(&record.canonical_header().encode()),
-        ))
-    })
+    let leaves = frame.leaves().ok()?;
+    let before = frame.header().chain_before;
+    Some(
+        leaves
+            .iter()
+            .fold(before, |chain, leaf| chain_next(&chain, leaf)),
+    )
 }

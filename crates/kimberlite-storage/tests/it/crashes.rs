@@ -5,7 +5,7 @@
 //! that was acknowledged; it must verify, take appends, and survive the next crash, which may come
 //! in the middle of opening it.
 
-use kimberlite_storage::{Durability, StorageError, TailDiscarded, log_exists};
+use kimberlite_storage::{Durability, SegmentState, StorageError, TailDiscarded, log_exists};
 use kimberlite_testkit::{CrashMode, Rng, SECTOR_BYTES, SimulatedDisk};
 use kimberlite_types::Position;
 
@@ -290,4 +290,39 @@ fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
     let reader = rig.writer.reader();
     assert_eq!(reader.end(), Position::new(2));
     assert!(reader.record(Position::new(1)).unwrap().is_some());
+}
+
+#[test]
+fn a_sync_that_fails_ahead_of_a_writer_that_does_not_sync_is_told_by_the_next_one() {
+    for fails in [false, true] {
+        let disk = SimulatedDisk::new(1);
+        rig::create(&disk, 1).unwrap();
+        let mut options = rig::options(2);
+        options.background = kimberlite_storage::Background::thread();
+        let mut rig = Rig::open_with(&disk, options).unwrap();
+        // A segment in which some megabytes can be written before half of it is full.
+        for segment_bytes in [256 << 10, 1 << 20, 4 << 20, 16 << 20] {
+            rig.append(&one(b"one"));
+            rig.roll(segment_bytes);
+        }
+        let sealed = |rig: &Rig| {
+            let segments = rig.writer.reader().segments(&disk).unwrap();
+            let mut closed = segments.iter().rev().skip(1);
+            closed.all(|segment| segment.state == SegmentState::Sealed)
+        };
+        while !sealed(&rig) {
+            std::thread::yield_now();
+        }
+        if fails {
+            disk.fail_sync_at(disk.ops());
+        }
+        for _ in 0..9 {
+            let group = one(&vec![7; 1 << 20]);
+            rig.commit(&group, Durability::Later).unwrap();
+        }
+        // The disk fails once, and the one that was begun ahead met it.
+        let synced = rig.writer.sync();
+        assert_eq!(synced.is_err(), fails, "{synced:?}");
+        assert_eq!(rig.writer.is_poisoned(), fails);
+    }
 }

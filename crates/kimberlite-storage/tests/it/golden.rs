@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use kimberlite_disk::{Access, Disk, OpenMode};
 use kimberlite_storage::{
-    Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, Witness, create_log,
-    open_writer,
+    Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, UnplacedFrame,
+    Witness, create_log, open_writer,
 };
 use kimberlite_testkit::SimulatedDisk;
 use kimberlite_types::{
@@ -44,12 +44,12 @@ fn placement(position: u64, sealed: bool) -> FramePlacement {
     }
 }
 
-fn frame(kind: RecordKind, flags: RecordFlags, payloads: &[&[u8]]) -> FrameBuilder {
+fn frame(kind: RecordKind, flags: RecordFlags, payloads: &[&[u8]]) -> UnplacedFrame {
     let mut frame = FrameBuilder::new(kind, flags, payloads.len(), 0);
     for payload in payloads {
         frame.push(payload);
     }
-    frame
+    frame.build()
 }
 
 /// Genesis; a group of two frames, one of them sealed; a watermark; one event in a second segment.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use kimberlite_disk::Disk;
 use kimberlite_storage::{
     Background, CheckpointStore, Damage, Durability, Entropy, FrameBuilder, FramePlacement,
-    HistoryState, LogOptions, LogReader, LogWriter, OpenReport, StorageError, VerifiedLog, Witness,
-    create_log, open_observer, open_writer, verify,
+    HistoryState, LogOptions, LogReader, LogWriter, OpenReport, StorageError, UnplacedFrame,
+    VerifiedLog, Witness, create_log, open_observer, open_writer, verify,
 };
 use kimberlite_testkit::{Rng, SimulatedDisk};
 use kimberlite_types::{LogId, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
@@ -63,7 +63,7 @@ pub(crate) fn one(payload: &[u8]) -> Group {
     vec![vec![payload.to_vec()]]
 }
 
-pub(crate) fn frame(position: u64, payloads: &[Vec<u8>]) -> (FrameBuilder, FramePlacement) {
+pub(crate) fn frame(position: u64, payloads: &[Vec<u8>]) -> (UnplacedFrame, FramePlacement) {
     let bytes = payloads.iter().map(Vec::len).sum();
     let kind = if position == 0 {
         RecordKind::Genesis
@@ -82,10 +82,10 @@ pub(crate) fn frame(position: u64, payloads: &[Vec<u8>]) -> (FrameBuilder, Frame
         session: None,
         first_counter: u32::MAX,
     };
-    (frame, placement)
+    (frame.build(), placement)
 }
 
-pub(crate) fn frames(mut position: u64, group: &Group) -> Vec<(FrameBuilder, FramePlacement)> {
+pub(crate) fn frames(mut position: u64, group: &Group) -> Vec<(UnplacedFrame, FramePlacement)> {
     let mut frames = Vec::new();
     for payloads in group {
         frames.push(frame(position, payloads));

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kimberlite_crypto::{
-    Commit, EnvelopeParts, NameKey, Place, SessionCipher, commitment_bytes, name_hash,
-    seal_overhead,
+    Commit, EnvelopeParts, NameKey, Place, SessionCipher, TAG_BYTES, ToSeal, commitment_bytes,
+    name_hash, seal_overhead,
 };
 use kimberlite_kernel::Sealing;
-use kimberlite_storage::FrameBuilder;
+use kimberlite_storage::{FrameBuilder, UnplacedFrame};
 use kimberlite_types::{
     LogId, NameHash, RecordFlags, RecordKind, SessionId, StreamId, StreamName, limits,
 };
@@ -52,13 +52,6 @@ impl ActiveSession {
     }
 }
 
-/// What a payload is sealed by, and for.
-struct SealedBy<'a> {
-    session: Option<&'a ActiveSession>,
-    stream: Option<StreamId>,
-    counter: u32,
-}
-
 /// How payloads are stored.
 pub(crate) struct Sealer {
     pub(crate) log_id: LogId,
@@ -97,11 +90,7 @@ impl Sealer {
 
     /// Returns the bytes that a payload takes beyond its envelope.
     fn overhead(&self) -> usize {
-        match self.encryption {
-            Encryption::On => seal_overhead(Commit::Included),
-            Encryption::WithoutCommitment => seal_overhead(Commit::Omitted),
-            Encryption::Off => SALT_BYTES,
-        }
+        self.commit().map_or(SALT_BYTES, seal_overhead)
     }
 
     /// Stores events in frames of at most `frame_records` records; `None` when `session` has not
@@ -113,13 +102,13 @@ impl Sealer {
         events: &[Event],
         frame_records: usize,
     ) -> Option<SealedEvents> {
-        let mut counter = self.take_counters(session, events.len())?;
-        let sealing = session
-            .filter(|_| self.needs_session())
-            .map(|session| Sealing {
-                session: session.id,
-                first_counter: counter,
-            });
+        let first_counter = self.take_counters(session, events.len())?;
+        let session = session.filter(|_| self.needs_session());
+        let sealing = session.map(|session| Sealing {
+            session: session.id,
+            first_counter,
+        });
+        let mut counter = first_counter;
         let mut frames = Vec::new();
         let mut rest = events;
         while !rest.is_empty() {
@@ -127,18 +116,11 @@ impl Sealer {
             let (part, behind) = rest.split_at(count);
             let mut frame = FrameBuilder::new(RecordKind::Event, self.flags(), count, bytes);
             for event in part {
-                let _: Result<(), Infallible> = frame.push_with(|buffer| {
-                    let stream = Some(stream);
-                    let by = SealedBy {
-                        session,
-                        stream,
-                        counter,
-                    };
-                    self.store(&by, &event.envelope(), buffer);
-                    Ok(())
-                });
-                counter = counter.wrapping_add(1);
+                self.lay_out(&mut frame, &[], &event.envelope());
             }
+            self.seal_frame(&mut frame, session, Some(stream), counter);
+            let frame = frame.build();
+            counter = counter.wrapping_add(u32::from(frame.count()));
             frames.push(frame);
             rest = behind;
         }
@@ -150,7 +132,7 @@ impl Sealer {
         &self,
         session: Option<&ActiveSession>,
         name: &StreamName,
-    ) -> Option<(NameHash, FrameBuilder, Option<Sealing>)> {
+    ) -> Option<(NameHash, UnplacedFrame, Option<Sealing>)> {
         let counter = self.take_counters(session, 1)?;
         let hash = self.name_hash(name);
         let envelope = EnvelopeParts {
@@ -160,23 +142,14 @@ impl Sealer {
         };
         let bytes = NAME_HASH_BYTES + envelope.encoded_len() + self.overhead();
         let mut frame = FrameBuilder::new(RecordKind::StreamCreated, self.flags(), 1, bytes);
-        let _: Result<(), Infallible> = frame.push_with(|buffer| {
-            buffer.extend_from_slice(hash.as_bytes());
-            let by = SealedBy {
-                session,
-                stream: None,
-                counter,
-            };
-            self.store(&by, &envelope, buffer);
-            Ok(())
+        self.lay_out(&mut frame, hash.as_bytes(), &envelope);
+        let session = session.filter(|_| self.needs_session());
+        self.seal_frame(&mut frame, session, None, counter);
+        let sealing = session.map(|session| Sealing {
+            session: session.id,
+            first_counter: counter,
         });
-        let sealing = session
-            .filter(|_| self.needs_session())
-            .map(|session| Sealing {
-                session: session.id,
-                first_counter: counter,
-            });
-        Some((hash, frame, sealing))
+        Some((hash, frame.build(), sealing))
     }
 
     fn take_counters(&self, session: Option<&ActiveSession>, count: usize) -> Option<u32> {
@@ -204,29 +177,60 @@ impl Sealer {
         (events.len(), bytes)
     }
 
-    /// Appends one stored payload to `buffer`.
-    fn store(&self, by: &SealedBy<'_>, envelope: &EnvelopeParts<'_>, buffer: &mut Vec<u8>) {
-        let start = buffer.len();
-        let commit = match self.encryption {
-            Encryption::On => Commit::Included,
-            Encryption::WithoutCommitment => Commit::Omitted,
-            Encryption::Off => {
-                buffer.extend_from_slice(&self.salt());
-                return envelope.encode_into(buffer);
+    /// Adds a record: `before` as it is, then an envelope with room for what seals it.
+    fn lay_out(&self, frame: &mut FrameBuilder, before: &[u8], envelope: &EnvelopeParts<'_>) {
+        let Ok(()) = frame.push_with(|buffer| {
+            buffer.extend_from_slice(before);
+            match self.commit() {
+                None => {
+                    buffer.extend_from_slice(&self.salt());
+                    envelope.encode_into(buffer);
+                }
+                Some(commit) => {
+                    buffer.resize(buffer.len() + commitment_bytes(commit), 0);
+                    envelope.encode_into(buffer);
+                    buffer.resize(buffer.len() + TAG_BYTES, 0);
+                }
             }
+            Ok::<(), Infallible>(())
+        });
+    }
+
+    /// Seals the records of a frame that were laid out, of which the first gets `counter`.
+    fn seal_frame(
+        &self,
+        frame: &mut FrameBuilder,
+        session: Option<&ActiveSession>,
+        stream: Option<StreamId>,
+        counter: u32,
+    ) {
+        let Some(commit) = self.commit() else {
+            return;
         };
-        let session = by
-            .session
-            .expect("a session is open before anything is sealed");
-        buffer.resize(start + commitment_bytes(commit), 0);
-        envelope.encode_into(buffer);
-        let place = Place {
-            log_id: self.log_id,
-            stream: by.stream,
-            session: session.id,
-            counter: by.counter,
+        let session = session.expect("a session is open before anything is sealed");
+        let before = if stream.is_none() { NAME_HASH_BYTES } else { 0 };
+        let to_seal = |(nth, payload)| ToSeal {
+            place: Place {
+                log_id: self.log_id,
+                stream,
+                session: session.id,
+                counter: counter.wrapping_add(nth),
+            },
+            payload,
         };
-        session.cipher.seal_in_place(&place, commit, buffer, start);
+        let payloads = frame.payloads_mut().into_iter();
+        let payloads = payloads.map(|payload| payload.get_mut(before..).unwrap_or_default());
+        let mut payloads = (0..).zip(payloads).map(to_seal).collect::<Vec<_>>();
+        session.cipher.seal_many(commit, &mut payloads);
+    }
+
+    /// Returns what sealing includes; `None` where nothing is sealed.
+    fn commit(&self) -> Option<Commit> {
+        match self.encryption {
+            Encryption::On => Some(Commit::Included),
+            Encryption::WithoutCommitment => Some(Commit::Omitted),
+            Encryption::Off => None,
+        }
     }
 
     /// Returns a salt that nobody can guess: the digest of an unencrypted payload, which outlives a
