@@ -4,9 +4,12 @@
 //! `cargo bench --locked -p kimberlite-benches --bench storage [-- log]`.
 #![expect(
     clippy::unwrap_used,
-    reason = "a bench that fails has nothing to measure"
+    clippy::print_stdout,
+    reason = "a bench that fails has nothing to measure, and its figures are what it is for"
 )]
 
+#[path = "storage/latencies.rs"]
+mod latencies;
 #[path = "storage/log.rs"]
 mod log;
 
@@ -14,11 +17,17 @@ use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use kimberlite::{Database, Encryption, Event, ExpectedVersion, SyncPolicy, Tenant};
+use latencies::{Case, compare};
 
 const BATCH: usize = 100;
 const EVENT_BYTES: usize = 1024;
+/// Appends of a round.
+const APPENDS: u64 = 3_000;
+const READS: u64 = 200_000;
+/// As large as the largest usual segment.
+const FLOOR_FILE_BYTES: u64 = 64 << 20;
 
 fn database(encryption: Encryption, sync_policy: SyncPolicy) -> (tempfile::TempDir, Database) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -37,46 +46,53 @@ fn events() -> Vec<Event> {
         .collect()
 }
 
-fn append(c: &mut Criterion) {
-    let mut group = c.benchmark_group("append_batch_100_of_1_kib");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    let cases = [
-        ("unsynced_encrypted", Encryption::On, SyncPolicy::OnFlush),
-        ("unsynced_plain", Encryption::Off, SyncPolicy::OnFlush),
-        ("synced_encrypted", Encryption::On, SyncPolicy::EveryBatch),
-    ];
-    for (name, encryption, sync_policy) in cases {
-        let (_dir, db) = database(encryption, sync_policy);
-        let stream = db.tenant("t").unwrap().stream("s").unwrap();
-        let events = events();
-        group.bench_function(name, |b| {
-            b.iter(|| stream.append(ExpectedVersion::Any, &events).unwrap());
-        });
-    }
-    for (name, sync) in [
-        ("floor_unsynced_write", false),
-        ("floor_synced_write", true),
-    ] {
-        let file = floor_file();
-        let bytes = vec![7; BATCH * (EVENT_BYTES + 64)];
-        let mut at = 0;
-        group.bench_function(name, |b| {
-            b.iter(|| {
+fn append() {
+    let ours = |name, encryption, sync_policy| Case {
+        name,
+        elements: BATCH as u64,
+        prepare: Box::new(move || {
+            let (dir, db) = database(encryption, sync_policy);
+            let stream = db.tenant("t").unwrap().stream("s").unwrap();
+            let events = events();
+            Box::new(move |_| {
+                let _ = (&dir, &db);
+                stream.append(ExpectedVersion::Any, &events).unwrap();
+            })
+        }),
+    };
+    let floor = |name, sync| Case {
+        name,
+        elements: BATCH as u64,
+        prepare: Box::new(move || {
+            let file = floor_file();
+            let bytes = vec![7; BATCH * (EVENT_BYTES + 64)];
+            let places = FLOOR_FILE_BYTES / bytes.len() as u64;
+            Box::new(move |nth| {
+                let at = nth % places * bytes.len() as u64;
                 file.write_all_at(&bytes, at).unwrap();
-                at = (at + bytes.len() as u64) % (60 << 20);
                 if sync {
                     file.sync_data().unwrap();
                 }
-            });
-        });
-    }
-    group.finish();
+            })
+        }),
+    };
+    let cases = [
+        ours("synced encrypted", Encryption::On, SyncPolicy::EveryBatch),
+        floor("floor: write and sync into zeros", true),
+        ours("unsynced encrypted", Encryption::On, SyncPolicy::OnFlush),
+        ours("unsynced plain", Encryption::Off, SyncPolicy::OnFlush),
+        floor("floor: write into zeros", false),
+    ];
+    compare("append_100_of_1_kib", APPENDS, &cases);
 }
 
 /// A file that was written with zeros ahead, as segments are.
 fn floor_file() -> File {
     let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    file.write_all_at(&vec![0; 64 << 20], 0).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for at in (0..FLOOR_FILE_BYTES).step_by(zeros.len()) {
+        file.write_all_at(&zeros, at).unwrap();
+    }
     file.sync_all().unwrap();
     file
 }
@@ -93,18 +109,18 @@ fn filled(encryption: Encryption, batches: usize) -> (tempfile::TempDir, Databas
     (dir, db, tenant)
 }
 
-/// Percentiles of reads at jumping positions, through the facade, all of the log in the page cache.
-fn read(_: &mut Criterion) {
+/// Reads through the facade, all of the log in the page cache.
+fn read() {
     for (name, encryption) in [("encrypted", Encryption::On), ("plain", Encryption::Off)] {
+        let name = format!("read_position/{name}");
+        if !latencies::is_wanted(&name) {
+            continue;
+        }
         let (_dir, _db, tenant) = filled(encryption, 1000);
         let end = tenant.durable_position().get();
-        log::percentiles(
-            &format!("read_record_by_position/{name}"),
-            3..end,
-            |position| {
-                black_box(tenant.read_position(position.into()).unwrap());
-            },
-        );
+        latencies::reads(&name, READS, 3..end, |position| {
+            black_box(tenant.read_position(position.into()).unwrap());
+        });
     }
 }
 
@@ -127,13 +143,13 @@ fn verify(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(
-    benches,
-    append,
-    read,
-    verify,
-    log::append,
-    log::read,
-    log::verify_log
-);
-criterion_main!(benches);
+criterion_group!(benches, verify, log::verify_log);
+
+fn main() {
+    append();
+    read();
+    log::append();
+    log::read();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -36,6 +36,8 @@ pub(crate) use builder::{FinishedFrame, FrameSite};
 pub use builder::{FrameBuilder, FramePlacement, UnplacedFrame};
 pub use view::{FrameView, StoredRecord};
 
+use std::ops::Range;
+
 use kimberlite_types::{
     ChainHash, LogId, Offset, Position, RecordFlags, RecordKind, SessionId, StreamId, Timestamp,
     limits,
@@ -259,6 +261,33 @@ impl FrameHeader {
     /// Returns where in the frame the table begins and the payloads begin.
     pub(crate) fn payloads_at(&self) -> usize {
         FRAME_HEADER_BYTES + usize::from(self.count) * TABLE_ENTRY_BYTES
+    }
+}
+
+impl FrameHeader {
+    /// Returns where in the frame the table entries stand that tell of its record `index`: the one
+    /// before its own, if there is one, and its own.
+    pub(crate) fn entries_of(&self, index: usize) -> Range<usize> {
+        debug_assert!(index < usize::from(self.count));
+        let entry_at = |index| FRAME_HEADER_BYTES + index * TABLE_ENTRY_BYTES;
+        entry_at(index.saturating_sub(1))..entry_at(index + 1)
+    }
+
+    /// Returns where in the frame a payload stands, and its checksum, by its
+    /// [entries](Self::entries_of); `None` when they point outside the frame.
+    pub(crate) fn payload_range(&self, entries: &[u8]) -> Option<(Range<usize>, u32)> {
+        let (entry, start) = match entries.as_chunks().0 {
+            [entry] => (TableEntry::decode(*entry), 0),
+            [before, entry] => (
+                TableEntry::decode(*entry),
+                TableEntry::decode(*before).payload_end,
+            ),
+            _ => return None,
+        };
+        let at = |byte: u32| self.payloads_at().checked_add(usize::try_from(byte).ok()?);
+        let (start, end) = (at(start)?, at(entry.payload_end)?);
+        let length = usize::try_from(self.length).ok()?;
+        (start <= end && end <= length).then_some((start..end, entry.checksum))
     }
 }
 

@@ -101,13 +101,16 @@ impl LogReader {
     ///
     /// [`StorageError::Corrupt`] when its bytes are not what was written.
     pub fn record(&self, position: Position) -> Result<Option<StoredRecord>, StorageError> {
-        let Some(frame) = self.frame(position)? else {
-            return Ok(None);
+        let frame = match self.place(position) {
+            None => return Ok(None),
+            // Of a large frame in a file only what is asked for is read.
+            Some(Place::Active { segment, from, end }) => {
+                return record_in_file(&segment, from, end, position).map(Some);
+            }
+            Some(place) => frame_at(place, position)?,
         };
-        frame
-            .record(position)
-            .map(Some)
-            .map_err(StorageError::Corrupt)
+        let record = frame.record(position).map_err(StorageError::Corrupt)?;
+        Ok(Some(record))
     }
 
     /// Reads the frame that holds `position`; `None` when there is none yet.
@@ -116,16 +119,8 @@ impl LogReader {
     ///
     /// [`StorageError::Corrupt`] when a frame header on the way there is damaged.
     pub fn frame(&self, position: Position) -> Result<Option<FrameView>, StorageError> {
-        match self.place(position) {
-            None => Ok(None),
-            Some(Place::Tail(frame)) => Ok(Some(frame)),
-            Some(Place::Active { segment, from, end }) => {
-                walk_file(&segment, from, end, position).map(Some)
-            }
-            Some(Place::Closed { segment, from }) => {
-                walk_mapping(&segment.segment, from, position).map(Some)
-            }
-        }
+        let place = self.place(position);
+        place.map(|place| frame_at(place, position)).transpose()
     }
 
     fn place(&self, position: Position) -> Option<Place> {
@@ -149,6 +144,14 @@ impl LogReader {
         let segment = Arc::clone(view.closed.get(after)?);
         let from = segment.index.floor(segment.segment.base(), position);
         Some(Place::Closed { segment, from })
+    }
+}
+
+fn frame_at(place: Place, position: Position) -> Result<FrameView, StorageError> {
+    match place {
+        Place::Tail(frame) => Ok(frame),
+        Place::Active { segment, from, end } => walk_file(&segment, from, end, position),
+        Place::Closed { segment, from } => walk_mapping(&segment.segment, from, position),
     }
 }
 
@@ -176,10 +179,48 @@ fn walk_mapping(
 /// Walks frame headers of the active segment's file likewise, up to byte `end`.
 pub(crate) fn walk_file(
     segment: &Segment,
-    mut at: u64,
+    from: u64,
     end: u64,
     position: Position,
 ) -> Result<FrameView, StorageError> {
+    let (at, header) = find_in_file(segment, from, end, position)?;
+    let bytes = read_bytes(segment, at, header.stored_bytes())?;
+    let frame = FrameView::new(header, segment.base(), at, &bytes);
+    Ok(frame.expect("all bytes of the frame were read"))
+}
+
+/// Reads one record of the active segment's file, and no others of its frame.
+fn record_in_file(
+    segment: &Segment,
+    from: u64,
+    end: u64,
+    position: Position,
+) -> Result<StoredRecord, StorageError> {
+    let (at, header) = find_in_file(segment, from, end, position)?;
+    let corrupt = |kind| StorageError::Corrupt(segment.damage(at, position, kind));
+    let read = |from: usize, bytes: usize| {
+        let from = at + u64::try_from(from).expect("a frame is smaller than 4 GiB");
+        let bytes = u64::try_from(bytes).expect("a frame is smaller than 4 GiB");
+        read_bytes(segment, from, bytes)
+    };
+    let index = position.get() - header.base_position.get();
+    let index = usize::try_from(index).expect("a frame has at most 1024 records");
+    let entries = header.entries_of(index);
+    let entries = read(entries.start, entries.len())?;
+    let (range, checksum) = header
+        .payload_range(&entries)
+        .ok_or_else(|| corrupt(DamageKind::TableEntry))?;
+    let payload = read(range.start, range.len())?;
+    StoredRecord::checked(header, index, payload, checksum).map_err(corrupt)
+}
+
+/// Finds the frame of the active segment's file that holds `position`, and ends before byte `end`.
+fn find_in_file(
+    segment: &Segment,
+    mut at: u64,
+    end: u64,
+    position: Position,
+) -> Result<(u64, FrameHeader), StorageError> {
     loop {
         let corrupt = |kind| StorageError::Corrupt(segment.damage(at, position, kind));
         if at >= end {
@@ -188,15 +229,14 @@ pub(crate) fn walk_file(
         let mut bytes = [0; FRAME_HEADER_BYTES];
         segment.file.read_exact_at(&mut bytes, at)?;
         let header = header_on_the_way(segment, &bytes, at, position).map_err(corrupt)?;
-        if position < header.end_position() {
-            if at + header.stored_bytes() > end {
-                return Err(corrupt(DamageKind::CutFrame));
-            }
-            let bytes = read_bytes(segment, at, header.stored_bytes())?;
-            let frame = FrameView::new(header, segment.base(), at, &bytes);
-            return frame.ok_or_else(|| corrupt(DamageKind::CutFrame));
+        let next = at + header.stored_bytes();
+        if position >= header.end_position() {
+            at = next;
+        } else if next <= end {
+            return Ok((at, header));
+        } else {
+            return Err(corrupt(DamageKind::CutFrame));
         }
-        at += header.stored_bytes();
     }
 }
 

@@ -1,12 +1,13 @@
 //! Reading a frame without copying it.
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 use kimberlite_crypto::{payload_digest, payload_digests};
 use kimberlite_types::{LeafHash, Position, RecordHeader};
 
-use super::{FRAME_HEADER_BYTES, FrameHeader, TABLE_ENTRY_BYTES, TableEntry};
+use super::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::damage::{Damage, DamageKind};
 use crate::segment::{SegmentSeed, segment_name};
 
@@ -96,16 +97,8 @@ impl FrameView {
 
     /// Returns the stored record at `index` in the frame, its checksum checked.
     pub(crate) fn record_at(&self, index: usize) -> Result<StoredRecord, DamageKind> {
-        let (start, end, checksum) = self.payload_range(index).ok_or(DamageKind::TableEntry)?;
-        let payload = self.bytes.slice(start..end);
-        if crc32c::crc32c(&payload) != checksum {
-            return Err(DamageKind::PayloadChecksum);
-        }
-        Ok(StoredRecord {
-            frame: self.header,
-            index,
-            payload,
-        })
+        let (range, checksum) = self.payload_range(index).ok_or(DamageKind::TableEntry)?;
+        StoredRecord::checked(self.header, index, self.bytes.slice(range), checksum)
     }
 
     /// Returns the bytes of all stored payloads.
@@ -126,31 +119,15 @@ impl FrameView {
     }
 
     /// Returns the bytes of the frame in which the payload at `index` stands.
-    pub(crate) fn payload_bytes_at(&self, index: usize) -> Option<std::ops::Range<u64>> {
-        let (start, end, _) = self.payload_range(index)?;
+    pub(crate) fn payload_bytes_at(&self, index: usize) -> Option<Range<u64>> {
+        let (range, _) = self.payload_range(index)?;
         let at = |byte| u64::try_from(byte).ok().map(|byte| self.at + byte);
-        Some(at(start)?..at(end)?)
+        Some(at(range.start)?..at(range.end)?)
     }
 
-    fn payload_range(&self, index: usize) -> Option<(usize, usize, u32)> {
-        let payloads_at = self.header.payloads_at();
-        let length = usize::try_from(self.header.length).ok()?;
-        let entry = self.entry(index)?;
-        let previous_end = match index.checked_sub(1) {
-            Some(previous) => self.entry(previous)?.payload_end,
-            None => 0,
-        };
-        let start = payloads_at.checked_add(usize::try_from(previous_end).ok()?)?;
-        let end = payloads_at.checked_add(usize::try_from(entry.payload_end).ok()?)?;
-        (start <= end && end <= length).then_some((start, end, entry.checksum))
-    }
-
-    fn entry(&self, index: usize) -> Option<TableEntry> {
-        let at = FRAME_HEADER_BYTES + index * TABLE_ENTRY_BYTES;
-        self.bytes
-            .get(at..)?
-            .first_chunk()
-            .map(|bytes| TableEntry::decode(*bytes))
+    fn payload_range(&self, index: usize) -> Option<(Range<usize>, u32)> {
+        let entries = self.bytes.get(self.header.entries_of(index))?;
+        self.header.payload_range(entries)
     }
 
     /// Checks the table, that its payloads fill the frame, and that the padding is zero; payloads
@@ -177,7 +154,7 @@ impl FrameView {
         }
         let ends_with_frame = self
             .payload_range(count - 1)
-            .is_some_and(|(_, end, _)| end == length);
+            .is_some_and(|(range, _)| range.end == length);
         if !ends_with_frame {
             return Err(DamageKind::TableEntry);
         }
@@ -190,6 +167,23 @@ impl FrameView {
 }
 
 impl StoredRecord {
+    /// Takes a payload whose checksum is to be this one.
+    pub(crate) fn checked(
+        frame: FrameHeader,
+        index: usize,
+        payload: Bytes,
+        checksum: u32,
+    ) -> Result<Self, DamageKind> {
+        if crc32c::crc32c(&payload) != checksum {
+            return Err(DamageKind::PayloadChecksum);
+        }
+        Ok(Self {
+            frame,
+            index,
+            payload,
+        })
+    }
+
     /// Returns the header of the frame that the record stands in.
     pub fn frame(&self) -> &FrameHeader {
         &self.frame
