@@ -26,6 +26,7 @@ impl Background {
     pub fn thread() -> Self {
         Self(Some(Arc::new(Worker {
             running: Mutex::new(None),
+            process: Process::default(),
         })))
     }
 
@@ -49,6 +50,24 @@ impl Background {
 
 struct Worker {
     running: Mutex<Option<Running>>,
+    process: Process,
+}
+
+/// The process in which something was made: one that was forked from it has none of its threads, and
+/// would wait for them for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process(u32);
+
+impl Default for Process {
+    fn default() -> Self {
+        Self(std::process::id())
+    }
+}
+
+impl Process {
+    pub(crate) fn is_this(self) -> bool {
+        self.0 == std::process::id()
+    }
 }
 
 struct Running {
@@ -98,7 +117,7 @@ impl Drop for Worker {
         if let Some(Running { jobs, thread }) = running {
             drop(jobs);
             // The last clone may be dropped by a job, on the very thread that would be joined.
-            if thread.thread().id() != std::thread::current().id() {
+            if self.process.is_this() && thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }
         }

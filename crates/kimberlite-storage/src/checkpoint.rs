@@ -47,6 +47,15 @@ impl HistoryState {
         self.0.chain
     }
 
+    /// Returns what a checkpoint is to state of it.
+    pub fn statement(&self) -> Statement {
+        Statement {
+            size: self.size(),
+            root: self.root(),
+            chain: self.chain(),
+        }
+    }
+
     /// Returns a state's file as it is stored.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let frontier = self.0.frontier.encode();
@@ -87,11 +96,30 @@ impl HistoryState {
 /// prove nothing by themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Witness {
-    /// How many records checkpoints vouch for: a log that ends before was rolled back.
-    pub size: Position,
-    /// Chain and tree at a size that a signed checkpoint states. A writer computes only what stands
-    /// behind it, and refuses a log that differs; without it all of the log is computed.
+    /// What the newest checkpoint states. A log that ends before its size was rolled back; a writer
+    /// refuses one that differs.
+    pub newest: Option<Statement>,
+    /// Chain and tree at a size that a signed checkpoint states, this one or an older one. A writer
+    /// computes only what stands behind; without it all of the log is computed.
     pub history: Option<HistoryState>,
+}
+
+/// What a checkpoint states of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The number of records.
+    pub size: Position,
+    /// The root of the Merkle tree over them.
+    pub root: RootHash,
+    /// The chain hash after the last of them.
+    pub chain: ChainHash,
+}
+
+impl Witness {
+    /// Returns the number of records that checkpoints vouch for.
+    pub fn size(&self) -> Position {
+        self.newest.map_or(Position::ZERO, |newest| newest.size)
+    }
 }
 
 /// The checkpoint files of one tenant.
@@ -147,11 +175,11 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Returns the note that other tools find; `None` when it is missing or not text.
+    /// Returns the note that other tools find, or whatever stands there; `None` when nothing does.
     pub fn shown(&self) -> Option<String> {
         let path = self.tenant_dir.join("checkpoint");
         let bytes = self.disk.read(&path, NOTE_BYTES_MAX).ok()?;
-        String::from_utf8(bytes).ok()
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Returns the sizes of all checkpoints, in order.

@@ -196,9 +196,12 @@ impl FrameHeader {
         if self.session.is_some() != self.flags.is_encrypted() {
             return fail("session");
         }
-        let is_watermark = self.kind.is_none();
-        if is_watermark && (self.more || self.purged || self.flags != RecordFlags::PLAIN) {
-            return fail("flags");
+        if self.kind.is_none() {
+            // A watermark says where it stands, and nothing else.
+            let (position, time) = (self.base_position, self.time);
+            if *self != Self::watermark(position, time, self.chain_before, self.log_prefix) {
+                return fail("watermark");
+            }
         }
         Ok(())
     }

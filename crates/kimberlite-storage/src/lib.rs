@@ -34,7 +34,7 @@ mod verify;
 mod writer;
 
 pub use background::Background;
-pub use checkpoint::{CheckpointStore, HistoryState, Witness};
+pub use checkpoint::{CheckpointStore, HistoryState, Statement, Witness};
 pub use damage::{Damage, DamageKind};
 pub use error::StorageError;
 pub use frame::{

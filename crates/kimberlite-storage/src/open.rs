@@ -151,8 +151,8 @@ pub fn open_writer(
     let log_dir = tenant_dir.join("log");
     remove_temporary_files(disk.as_ref(), &log_dir)?;
     let mut opening = Opening::new(disk, &log_dir, OpenMode::ReadWrite, visitor);
-    opening.witnessed = witness.history.as_ref().map(|state| state.0.clone());
-    let last = opening.read_segments(witness.size)?;
+    opening.witness(witness);
+    let last = opening.read_segments(witness.size())?;
     opening.refuse_damage()?;
     last.refuse_damage()?;
     let history = opening.history_at_end(&last.scan, &last.segment)?;
@@ -236,7 +236,7 @@ pub fn open_observer(
 ) -> Result<(LogReader, OpenReport), StorageError> {
     let log_dir = tenant_dir.join("log");
     let mut opening = Opening::new(disk, &log_dir, OpenMode::Read, visitor);
-    let last = opening.read_segments(witness.size)?;
+    let last = opening.read_segments(witness.size())?;
     let mut report = OpenReport {
         damage: opening.damage,
         ..OpenReport::default()

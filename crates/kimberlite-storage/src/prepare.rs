@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
 
-use crate::background::Background;
+use crate::background::{Background, Process};
 use crate::error::StorageError;
 use crate::options::{LogOptions, SegmentSpace};
 use crate::segment::{Segment, SegmentHeader, segment_path};
@@ -187,6 +187,7 @@ fn replace_ready(ready: &Mutex<Option<Blank>>, blank: Option<Blank>) -> Option<B
 pub(crate) struct Jobs {
     running: Mutex<usize>,
     ended: Condvar,
+    process: Process,
 }
 
 /// A job that is counted until this is dropped.
@@ -200,6 +201,9 @@ impl Jobs {
     }
 
     pub(crate) fn wait(&self) {
+        if !self.process.is_this() {
+            return;
+        }
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         while *running > 0 {
             running = self

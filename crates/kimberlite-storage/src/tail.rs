@@ -61,7 +61,7 @@ mod tests {
             Position::new(base),
             Timestamp::default(),
             ChainHash::new([0; 32]),
-            LogId::new([0; 32]),
+            [0; LogId::PREFIX_BYTES],
         );
         header.kind = Some(RecordKind::Event);
         header.flags = RecordFlags::PLAIN;

@@ -290,7 +290,7 @@ impl LogWriter {
             self.durable,
             self.last_time,
             self.history.chain,
-            self.shared.log_id,
+            self.shared.log_id.prefix(),
         );
         let encoded = header.encode(self.active.seed(), self.write_at);
         let file = &self.active.file;

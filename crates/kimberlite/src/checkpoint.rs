@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kimberlite_crypto::{CheckpointBody, SignedCheckpoint, Signer, VerifierKey};
 use kimberlite_kernel::Command;
-use kimberlite_storage::{CheckpointStore, HistoryState, StorageError, Witness};
+use kimberlite_storage::{CheckpointStore, HistoryState, Statement, StorageError, Witness};
 use kimberlite_types::{ChainHash, Position, RecordKind, RootHash, Timestamp};
 
 use crate::engine::{Engine, Group};
@@ -47,6 +47,19 @@ impl Checkpoint {
     /// Returns when it was made.
     pub fn time(&self) -> Timestamp {
         self.body.time
+    }
+
+    fn statement(&self) -> Statement {
+        Statement {
+            size: self.position(),
+            root: self.root(),
+            chain: self.chain(),
+        }
+    }
+
+    /// Returns the position after the last of its records.
+    pub(crate) fn position(&self) -> Position {
+        Position::new(self.size())
     }
 
     /// Returns the signed note (C2SP tlog-checkpoint), for others to keep and check.
@@ -127,11 +140,14 @@ impl Checkpoints {
             latest: Mutex::default(),
         };
         let newest = checkpoints.newest()?;
-        let size = newest.as_ref().map_or(0, Checkpoint::size);
-        let history = checkpoints.signed_state(Position::new(size))?;
+        let stated = newest.as_ref().map(Checkpoint::statement);
+        let history = match stated {
+            Some(stated) => checkpoints.signed_state(stated.size)?,
+            None => None,
+        };
         checkpoints.latest = Mutex::new(newest);
-        let size = Position::new(size);
-        Ok((checkpoints, Witness { size, history }))
+        let newest = stated;
+        Ok((checkpoints, Witness { newest, history }))
     }
 
     /// Returns the name of the log in its checkpoints.
@@ -163,10 +179,14 @@ impl Checkpoints {
         Ok(Checkpoint { body, note })
     }
 
+    /// Reads the checkpoint that other tools see; `None` when there is none.
+    pub(crate) fn shown(&self) -> Option<Result<Checkpoint, Error>> {
+        Some(self.check(self.store.shown()?, Position::ZERO))
+    }
+
     /// Finds the newest checkpoint that is sound, among all and the one that other tools see.
     fn newest(&self) -> Result<Option<Checkpoint>, Error> {
-        let shown = self.store.shown();
-        let shown = shown.and_then(|note| self.check(note, Position::ZERO).ok());
+        let shown = self.shown().and_then(Result::ok);
         let shown_size = shown.as_ref().map_or(0, Checkpoint::size);
         for size in self.sizes()?.into_iter().rev() {
             if size.get() <= shown_size {
@@ -188,8 +208,7 @@ impl Checkpoints {
         let sizes = self.sizes()?.into_iter().rev();
         let signed = |size| {
             let (checkpoint, state) = (self.read(size).ok()?, self.store.state(size)?);
-            let stated = (checkpoint.root(), checkpoint.chain());
-            (stated == (state.root(), state.chain())).then_some(state)
+            (checkpoint.statement() == state.statement()).then_some(state)
         };
         Ok(sizes.filter(|&at| at <= size).find_map(signed))
     }

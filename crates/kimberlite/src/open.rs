@@ -247,7 +247,7 @@ fn finish(
         sealer,
         keys: known.keys,
         checkpoints: known.checkpoints,
-        witnessed: known.witness.size,
+        witnessed: known.witness.size(),
         opened: options.clock.now(),
         caches: Mutex::default(),
         engine: opened.engine.map(CommitLock::new),

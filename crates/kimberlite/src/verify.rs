@@ -1,11 +1,12 @@
 //! Verifying a tenant: everything is recomputed from the bytes on disk and compared with what the
 //! log and its checkpoints say.
 
-use kimberlite_storage::{Damage, VerifyProgress};
+use kimberlite_storage::{Damage, VerifiedLog, VerifyProgress};
 use kimberlite_types::{ChainHash, Position, RootHash};
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantInner};
 
 /// What a verification found.
 #[derive(Clone, Debug)]
@@ -91,13 +92,12 @@ impl Tenant {
     ) -> Result<VerifyReport, Error> {
         let inner = self.inner();
         let disk = inner.database.options.disk.as_ref();
-        let mut sizes = inner.checkpoints.sizes()?;
-        if inner.engine.is_none() {
-            // What a writer has made since this handle was opened speaks of records that it does not
-            // see.
-            let seen = inner.reader.end().max(inner.witnessed);
-            sizes.retain(|&size| size <= seen);
-        }
+        let checkpoints = inner.all_checkpoints()?;
+        let mut sizes = checkpoints
+            .iter()
+            .map(|(size, _)| *size)
+            .collect::<Vec<_>>();
+        sizes.sort_unstable();
         let log = kimberlite_storage::verify(&inner.reader, disk, &sizes, progress)?;
         let mut findings = inner
             .report
@@ -108,40 +108,72 @@ impl Tenant {
             .collect();
         dedup(&mut findings);
         let sound = findings.is_empty();
-        for &size in &sizes {
-            let signed = match inner.checkpoints.read(size) {
+        let count = u64::try_from(checkpoints.len()).unwrap_or(u64::MAX);
+        for (size, signed) in checkpoints {
+            let signed = match signed {
                 Ok(signed) => signed,
                 Err(error) => {
                     findings.push(Finding::at(size, error.to_string()));
                     continue;
                 }
             };
-            let computed = log.at_sizes.iter().find(|(at, _, _)| *at == size);
-            match computed {
-                Some((_, root, chain)) if (*root, *chain) == (signed.root(), signed.chain()) => {}
-                Some(_) => findings.push(Finding::at(
-                    size,
-                    format!("the log is not the one that the checkpoint of {size} records signed"),
-                )),
-                // Behind damage nothing can be compared, and the damage is told.
-                None if !sound => {}
-                None => findings.push(Finding::at(
-                    Position::new(log.records),
-                    format!(
-                        "the log was rolled back: it has {} records, a checkpoint vouches for {size}",
-                        log.records
-                    ),
-                )),
-            }
+            findings.extend(compare(&signed, &log, sound));
         }
         Ok(VerifyReport {
             records: log.records,
             payload_bytes: log.payload_bytes,
-            checkpoints: u64::try_from(sizes.len()).unwrap_or(u64::MAX),
+            checkpoints: count,
             root: log.root,
             chain: log.chain,
             findings,
         })
+    }
+}
+
+/// The size of a checkpoint, and the checkpoint if its signature is right.
+type ReadCheckpoint = (Position, Result<Checkpoint, Error>);
+
+impl TenantInner {
+    /// Reads all checkpoints, by size, and the one that other tools see where it is not among them.
+    fn all_checkpoints(&self) -> Result<Vec<ReadCheckpoint>, Error> {
+        let sizes = self.checkpoints.sizes()?.into_iter();
+        let mut all = sizes
+            .map(|size| (size, self.checkpoints.read(size)))
+            .collect::<Vec<_>>();
+        if let Some(shown) = self.checkpoints.shown() {
+            let size = shown.as_ref().map_or(Position::ZERO, Checkpoint::position);
+            if !all.iter().any(|(at, _)| *at == size) {
+                all.push((size, shown));
+            }
+        }
+        if self.engine.is_none() {
+            // What a writer has made since this handle was opened speaks of records that it does not
+            // see.
+            let seen = self.reader.end().max(self.witnessed);
+            all.retain(|(size, _)| *size <= seen);
+        }
+        Ok(all)
+    }
+}
+
+/// Holds a checkpoint against what the log is by its own bytes.
+fn compare(signed: &Checkpoint, log: &VerifiedLog, sound: bool) -> Option<Finding> {
+    let size = signed.position();
+    match log.at_sizes.iter().find(|(at, _, _)| *at == size) {
+        Some((_, root, chain)) if (*root, *chain) == (signed.root(), signed.chain()) => None,
+        Some(_) => Some(Finding::at(
+            size,
+            format!("the log is not the one that the checkpoint of {size} records signed"),
+        )),
+        // Behind damage nothing can be compared, and the damage is told.
+        None if !sound => None,
+        None => Some(Finding::at(
+            Position::new(log.records),
+            format!(
+                "the log was rolled back: it has {} records, a checkpoint vouches for {size}",
+                log.records
+            ),
+        )),
     }
 }
 

@@ -329,7 +329,7 @@ impl FrameHeader {
         position: Position,
         time: Timestamp,
         chain: ChainHash,
-        log_id: LogId,
+        log_prefix: [u8; LogId::PREFIX_BYTES],
     ) -> Self {
         Self {
             length: narrow(FRAME_HEADER_BYTES),
@@ -347,7 +347,7 @@ impl FrameHeader {
             session: None,
             durable_position: position,
             chain_before: chain,
-            log_prefix: log_id.prefix(),
+            log_prefix,
         }
     }
 }

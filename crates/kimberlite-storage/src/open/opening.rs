@@ -9,6 +9,7 @@ use kimberlite_disk::{Disk, DiskError, OpenMode};
 use kimberlite_types::{ChainHash, Position, Timestamp};
 
 use super::{Visitor, segment_bases};
+use crate::checkpoint::{HistoryState, Statement, Witness};
 use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
 use crate::frame::FrameView;
@@ -41,6 +42,8 @@ pub(super) struct Opening<'a, 'v> {
     pub(super) history: Option<History>,
     /// What a signed checkpoint states, until the log was read up to its size.
     pub(super) witnessed: Option<History>,
+    /// What the newest checkpoint states, until the history was computed up to its size.
+    pub(super) stated: Option<Statement>,
     end: Position,
     pub(super) last_time: Timestamp,
     pub(super) damage: Vec<Damage>,
@@ -87,11 +90,18 @@ impl<'a, 'v> Opening<'a, 'v> {
             unsealed: Vec::new(),
             history: None,
             witnessed: None,
+            stated: None,
             end: Position::ZERO,
             last_time: Timestamp::default(),
             damage: Vec::new(),
             visited: Position::ZERO,
         }
+    }
+
+    /// Holds the log against what signed checkpoints state of it.
+    pub(super) fn witness(&mut self, witness: &Witness) {
+        self.witnessed = witness.history.as_ref().map(|state| state.0.clone());
+        self.stated = witness.newest;
     }
 
     pub(super) fn read_segments(&mut self, vouched: Position) -> Result<LastSegment, StorageError> {
@@ -326,11 +336,31 @@ impl<'a, 'v> Opening<'a, 'v> {
                     continue;
                 }
             }
+            self.check_statement(segment, frame.at())?;
             if let Some(history) = &mut self.history {
                 history.push_frame(frame).map_err(StorageError::Corrupt)?;
             }
+            self.check_statement(segment, frame.at() + frame.header().stored_bytes())?;
         }
         Ok(())
+    }
+
+    /// Compares the history, which goes up to byte `at` of `segment`, with the newest checkpoint once
+    /// it has come to its size.
+    fn check_statement(&mut self, segment: &Segment, at: u64) -> Result<(), StorageError> {
+        let (Some(history), Some(stated)) = (&self.history, self.stated) else {
+            return Ok(());
+        };
+        // What seals say before the checkpoint that the history was taken from is not computed.
+        if self.witnessed.is_some() || history.position() < stated.size {
+            return Ok(());
+        }
+        self.stated = None;
+        if HistoryState(history.clone()).statement() == stated {
+            return Ok(());
+        }
+        let kind = DamageKind::CheckpointMismatch;
+        Err(StorageError::Corrupt(segment.damage(at, stated.size, kind)))
     }
 
     /// Returns the history at the end of the log, hashing no more than what stands behind the
@@ -352,6 +382,7 @@ impl<'a, 'v> Opening<'a, 'v> {
             }
             self.history = Some(witnessed);
         }
+        self.check_statement(segment, scan.end_at)?;
         let history = self
             .history
             .take()

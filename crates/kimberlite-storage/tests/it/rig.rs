@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use kimberlite_disk::Disk;
 use kimberlite_storage::{
     Background, CheckpointStore, Damage, Durability, Entropy, FrameBuilder, FramePlacement,
-    HistoryState, LogOptions, LogReader, LogWriter, OpenReport, StorageError, UnplacedFrame,
-    VerifiedLog, Witness, create_log, open_observer, open_writer, verify,
+    HistoryState, LogOptions, LogReader, LogWriter, OpenReport, Statement, StorageError,
+    UnplacedFrame, VerifiedLog, Witness, create_log, open_observer, open_writer, verify,
 };
 use kimberlite_testkit::{Rng, SimulatedDisk};
-use kimberlite_types::{LogId, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
+use kimberlite_types::{
+    ChainHash, LogId, Offset, Position, RecordFlags, RecordKind, RootHash, StreamId, Timestamp,
+};
 
 pub(crate) const FRAMES_AT: u64 = 4096;
 pub(crate) const SECTOR: u64 = 512;
@@ -241,6 +243,22 @@ fn note(history: &HistoryState) -> String {
     format!("{}\n{}\n", history.root(), history.chain())
 }
 
+/// Reads a note.
+fn statement(note: &str, size: Position) -> Option<Statement> {
+    let mut lines = note.lines().map(|line| {
+        let (pairs, _) = line.as_bytes().as_chunks::<2>();
+        let byte =
+            |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        <[u8; 32]>::try_from(pairs.iter().map(byte).collect::<Vec<_>>()).ok()
+    });
+    let (root, chain) = (lines.next()??, lines.next()??);
+    Some(Statement {
+        size,
+        root: RootHash::new(root),
+        chain: ChainHash::new(chain),
+    })
+}
+
 /// What the checkpoints say, as far as their notes bear their states out.
 pub(crate) fn witness(disk: &SimulatedDisk) -> Witness {
     let store = CheckpointStore::new(dyn_disk(disk), dir());
@@ -250,7 +268,9 @@ pub(crate) fn witness(disk: &SimulatedDisk) -> Witness {
         (store.note(size).ok()? == note(&history)).then_some(history)
     };
     Witness {
-        size: sizes.last().copied().unwrap_or_default(),
+        newest: sizes
+            .last()
+            .and_then(|&size| statement(&store.note(size).ok()?, size)),
         history: sizes.iter().rev().find_map(signed),
     }
 }

@@ -3,7 +3,6 @@
 use kimberlite_disk::{Disk, OpenMode};
 use kimberlite_storage::{DamageKind, StorageError, Witness, log_exists, open_writer};
 use kimberlite_testkit::{Rng, SimulatedDisk};
-use kimberlite_types::Position;
 
 use crate::rig::{
     Rig, corrupt, dir, dyn_disk, layout, observe, one, options, refused, seal, segment,
@@ -231,23 +230,24 @@ fn a_log_that_differs_from_its_checkpoint_is_refused_wherever_the_checkpoint_end
     for size in [2, 4, 5, 8] {
         let rig = four_segments(1);
         let fork = four_segments(2);
-        let witness = |history| Witness {
-            size: Position::new(size),
-            history: Some(history),
-        };
-        let open = |disk: &SimulatedDisk, history| {
-            let options = options(3);
-            let disk = dyn_disk(disk);
-            open_writer(&disk, dir(), options, &witness(history), &mut |_| Ok(())).map(drop)
-        };
-        let of = |rig: &Rig| rig.history_at(size);
-        open(&rig.disk.twin(), of(&rig)).unwrap();
-        match open(&rig.disk, of(&fork)) {
-            Err(StorageError::Corrupt(damage)) => {
-                assert_eq!(damage.kind, DamageKind::CheckpointMismatch, "{damage}");
-                assert_eq!(damage.position.get(), size, "{damage}");
+        // With the state beside the note, with that of an older one, and with none.
+        for state_at in [Some(size), Some(1), None] {
+            let open = |disk: &SimulatedDisk, signed: &Rig| {
+                let witness = Witness {
+                    newest: Some(signed.history_at(size).statement()),
+                    history: state_at.map(|at| signed.history_at(at)),
+                };
+                let options = options(3);
+                open_writer(&dyn_disk(disk), dir(), options, &witness, &mut |_| Ok(())).map(drop)
+            };
+            open(&rig.disk.twin(), &rig).unwrap();
+            match open(&rig.disk, &fork) {
+                Err(StorageError::Corrupt(damage)) => {
+                    assert_eq!(damage.kind, DamageKind::CheckpointMismatch, "{damage}");
+                    assert_eq!(damage.position.get(), size, "{damage}");
+                }
+                other => panic!("size {size}, state at {state_at:?}: {other:?}"),
             }
-            other => panic!("size {size}: {other:?}"),
         }
     }
 }

@@ -39,6 +39,29 @@ fn written(disk: &SimulatedDisk) -> [u64; 2] {
     [first, second]
 }
 
+/// The note lies beside the log, and nobody has to make a state for it to be believed.
+#[test]
+fn a_rewritten_log_is_refused_by_its_notes_alone() {
+    let (disk, other) = (SimulatedDisk::new(1), SimulatedDisk::new(1));
+    for (disk, data) in [(&disk, "one history"), (&other, "other tales")] {
+        // The same keys and the same beginning, as somebody who holds a copy can make them.
+        let db = builder(disk, 1).open().unwrap();
+        append(&db, data);
+        checkpoint(&db);
+        db.close().unwrap();
+    }
+    let log = Path::new("/db/tenants/t/log/00000000000000000000.seg");
+    disk.overwrite(log, 0, &other.contents(log));
+    for path in disk.files() {
+        if path.extension().is_some_and(|ending| ending == "state") {
+            disk.remove(&path).unwrap();
+        }
+    }
+    let refused = builder(&disk, 4).open().unwrap().tenant("t").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    assert!(refused.to_string().contains("checkpoint"), "{refused}");
+}
+
 /// Whoever can write files but holds no key can make a state that looks sound, of another tree.
 #[test]
 fn a_forged_tree_beside_a_checkpoint_is_never_signed() {
@@ -137,6 +160,10 @@ fn a_log_that_was_cut_before_its_checkpoint_was_rolled_back_by_any_copy_of_the_n
         disk.remove(&lost).unwrap();
         let refused = builder(&disk, 2).open().unwrap().tenant("t").unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::RolledBack, "{refused}");
+        let db = builder(&disk, 3).read_only(true).open().unwrap();
+        let report = db.existing_tenant("t").unwrap().verify().unwrap();
+        assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+        assert!(report.findings[0].what.contains("rolled back"));
     }
 }
 
@@ -160,7 +187,13 @@ fn the_note_that_other_tools_see_is_made_good_when_a_crash_left_the_older_one() 
     let [first, second] = written(&disk);
     replace(&disk, SHOWN, &disk.contents(file(first, "note")));
     let db = builder(&disk, 2).open().unwrap();
+    let verify = || db.tenant("t").unwrap().verify().unwrap();
+    assert!(verify().is_sound());
     assert_eq!(checkpoint(&db).size(), second);
+    disk.flip(SHOWN, 20, 1);
+    assert_eq!(verify().findings.len(), 1, "{:?}", verify().findings);
+    disk.flip(SHOWN, 20, 1);
+    assert!(verify().is_sound());
     assert_eq!(disk.contents(SHOWN), disk.contents(file(second, "note")));
 }
 
