@@ -192,13 +192,15 @@ impl Running<'_> {
         object: Result<Map<String, Value>, String>,
         bar: &ProgressBar,
     ) -> Result<Option<Line>, Failure> {
+        // Before the first line behind it that can be read is taken in.
+        self.check_present(number - 1)?;
         let line = object.and_then(|object| self.event(number, object));
         let present = self.present.as_ref().map_or(0, |present| present.line);
         match line {
             Ok(line) if number > present => Ok(Some(line)),
             Ok(_) => {
                 self.done.present += 1;
-                self.check_present(number).map(|()| None)
+                Ok(None)
             }
             Err(problem) if self.args.on_error == OnError::Stop => Err(Failure::Line {
                 line: number,
@@ -212,7 +214,7 @@ impl Running<'_> {
         }
     }
 
-    /// Compares what was read with what is in the log, once as much of it was read.
+    /// Compares what was read with what is in the log, once all lines up to `number` were.
     fn check_present(&mut self, number: u64) -> Result<(), Failure> {
         let reached = self.present.take_if(|present| present.line <= number);
         match reached {

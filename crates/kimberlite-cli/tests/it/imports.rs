@@ -136,6 +136,15 @@ fn another_input_of_the_same_name_is_refused_until_it_has_its_own() {
         );
         assert_eq!(numbers(&shell).len(), 10, "{what}");
     }
+    // A line that is not there, or cannot be read, does not let the others pass.
+    for tenth in ["", "nonsense"] {
+        let mut lines = other.lines().collect::<Vec<_>>();
+        lines[9] = tenth;
+        shell.write("other/events.jsonl", &lines.join("\n"));
+        let refused = shell.run(&import("other/events.jsonl", &["--on-error", "keep"]));
+        assert_eq!(refused.code, 1, "{tenth:?}");
+        assert_eq!(numbers(&shell).len(), 10, "{tenth:?}");
+    }
     shell.write("other/events.jsonl", &other);
     shell.lines(&import("other/events.jsonl", &["--source", "other"]));
     assert_eq!(numbers(&shell).len(), 30);
