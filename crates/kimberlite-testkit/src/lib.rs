@@ -46,4 +46,4 @@ mod simulated;
 
 pub use conformance::check_disk;
 pub use rng::Rng;
-pub use simulated::{CrashMode, SECTOR_BYTES, SimulatedDisk, WriteObserver};
+pub use simulated::{CrashMode, SECTOR_BYTES, SimulatedDisk, SyncObserver, WriteObserver};

@@ -35,6 +35,9 @@ use self::tree::Tree;
 /// called with the disk's lock held and must not use the disk.
 pub type WriteObserver = Arc<dyn Fn(&Path, u64, &[u8]) + Send + Sync>;
 
+/// Is called before a file is synced, with its path.
+pub type SyncObserver = Arc<dyn Fn(&Path) + Send + Sync>;
+
 /// What power loss does to what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashMode {
@@ -116,6 +119,12 @@ impl SimulatedDisk {
     /// crash, a kill or a snapshot.
     pub fn set_write_observer(&self, observer: WriteObserver) {
         self.core().observer = Some(observer);
+    }
+
+    /// Calls `observer` before every sync of a file, here alone. It may wait, and the disk can be used
+    /// meanwhile: so a test holds a sync for as long as it likes.
+    pub fn set_sync_observer(&self, observer: SyncObserver) {
+        self.core().sync_observer = Some(observer);
     }
 
     /// The disk as it is found after power loss. This one is dead from now on, but can be asked

@@ -8,7 +8,7 @@ use kimberlite_disk::DiskError;
 
 use super::node::{Change, FILE_BYTES_MAX, FileNode};
 use super::tree::NodeId;
-use super::{Tree, WriteObserver};
+use super::{SyncObserver, Tree, WriteObserver};
 use crate::Rng;
 
 /// The error number of a failed device.
@@ -55,6 +55,7 @@ pub(super) struct Core {
     pub(super) misplace_write_at: Option<(u64, Option<usize>)>,
     pub(super) space_bytes: Option<u64>,
     pub(super) observer: Option<WriteObserver>,
+    pub(super) sync_observer: Option<SyncObserver>,
 }
 
 impl Core {
@@ -74,6 +75,7 @@ impl Core {
             misplace_write_at: None,
             space_bytes: None,
             observer: None,
+            sync_observer: None,
         }
     }
 

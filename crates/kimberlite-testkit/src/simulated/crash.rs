@@ -85,6 +85,7 @@ impl Core {
             rng: self.rng.clone(),
             space_bytes: self.space_bytes,
             observer: self.observer.clone(),
+            sync_observer: None,
             ..Self::new(self.seed)
         }
     }

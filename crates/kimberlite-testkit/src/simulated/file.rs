@@ -100,6 +100,10 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync_data(&self) -> Result<(), DiskError> {
+        let observer = self.place.core().sync_observer.clone();
+        if let Some(observer) = observer {
+            observer(&self.place.path);
+        }
         self.place
             .core()
             .sync_file(self.place.node, &self.place.path)
