@@ -12,6 +12,8 @@
 mod latencies;
 #[path = "storage/log.rs"]
 mod log;
+#[path = "storage/threads.rs"]
+mod threads;
 
 use std::fs::File;
 use std::hint::black_box;
@@ -147,6 +149,7 @@ criterion_group!(benches, verify, log::verify_log);
 
 fn main() {
     append();
+    threads::compare();
     read();
     log::append();
     log::read();

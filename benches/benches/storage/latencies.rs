@@ -27,7 +27,7 @@ pub(crate) fn is_wanted(name: &str) -> bool {
 }
 
 /// Whether benches are only to be run once, to see that they can.
-fn is_smoke_run() -> bool {
+pub(crate) fn is_smoke_run() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
@@ -98,11 +98,11 @@ fn record(
     begun.elapsed()
 }
 
-fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("a minute in nanoseconds")
 }
 
-fn quantiles(latencies: &Histogram<u64>) -> String {
+pub(crate) fn quantiles(latencies: &Histogram<u64>) -> String {
     let at = |quantile| {
         let nanoseconds = latencies.value_at_quantile(quantile);
         format!("{}.{:02}", nanoseconds / 1000, nanoseconds % 1000 / 10)

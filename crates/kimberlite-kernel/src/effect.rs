@@ -31,6 +31,16 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Returns the position after the last record.
+    ///
+    /// # Panics
+    ///
+    /// When there is none, which the kernel refuses.
+    pub fn end(&self) -> Position {
+        let end = self.position.checked_add(u64::from(self.count));
+        end.expect("the kernel gives no slot beyond the last position")
+    }
+
     /// A slot for records outside any stream.
     pub(crate) fn new(position: Position, count: u32, time: Timestamp) -> Self {
         Self {

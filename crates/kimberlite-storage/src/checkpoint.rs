@@ -205,11 +205,16 @@ impl CheckpointStore {
     ///
     /// # Errors
     ///
-    /// [`StorageError::CheckpointFile`] when it is not text, [`StorageError::Disk`] when it cannot
+    /// [`StorageError::CheckpointFile`] when it is not text or far too long, [`StorageError::Disk`] when it cannot
     /// be read.
     pub fn note(&self, size: Position) -> Result<String, StorageError> {
-        let bytes = self.disk.read(&self.path(size, "note"), NOTE_BYTES_MAX)?;
-        String::from_utf8(bytes).map_err(|_| StorageError::CheckpointFile { size: size.get() })
+        let damaged = || StorageError::CheckpointFile { size: size.get() };
+        let bytes = self.disk.read(&self.path(size, "note"), NOTE_BYTES_MAX);
+        let bytes = bytes.map_err(|error| match error {
+            DiskError::TooLarge { .. } => damaged(),
+            other => other.into(),
+        })?;
+        String::from_utf8(bytes).map_err(|_| damaged())
     }
 
     /// Reads the state of the checkpoint of `size` records; `None` when it is missing or damaged:

@@ -5,7 +5,7 @@
 //! this crate's business: payloads are opaque bytes, and their kinds are passed on.
 //!
 //! * [`create_log`], [`open_writer`], [`open_observer`]: making and opening, with recovery.
-//! * [`FrameBuilder`], [`UnplacedFrame`], [`LogWriter`]: appending.
+//! * [`FrameBuilder`], [`UnplacedFrame`], [`LogWriter`], [`SyncStage`]: appending.
 //! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
 //! * [`CheckpointStore`]: signed checkpoints on disk.
 //! * [`verify`]: recomputing everything.
@@ -18,7 +18,6 @@ mod background;
 mod checkpoint;
 mod damage;
 mod error;
-mod flush;
 mod frame;
 mod history;
 mod open;
@@ -29,6 +28,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod survey;
+mod sync_stage;
 mod tail;
 mod verify;
 mod writer;
@@ -51,5 +51,6 @@ pub use segment::{
     SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
 };
 pub use survey::{SegmentState, SegmentSummary};
+pub use sync_stage::SyncStage;
 pub use verify::{VerifiedLog, VerifyProgress, verify};
 pub use writer::{Durability, LogWriter};

@@ -12,23 +12,24 @@ use std::sync::Arc;
 
 use kimberlite_crypto::chain_seed;
 use kimberlite_disk::{Disk, DiskError, OpenMode};
-use kimberlite_types::{LogId, Position};
+use kimberlite_types::{LogId, Position, Timestamp};
 
 use self::opening::{LastSegment, Opening};
 use crate::checkpoint::Witness;
 use crate::damage::Damage;
 use crate::error::StorageError;
-use crate::flush::FlushAhead;
 use crate::frame::{FramePlacement, FrameSite, FrameView, StoredRecord, UnplacedFrame};
 use crate::history::History;
 use crate::options::{LogOptions, SegmentSpace};
 use crate::prepare::{Blank, Jobs, NEXT_NAME, Preparation, TEMPORARY_ENDING};
 use crate::reader::{LogReader, Shared, View, walk_file};
-use crate::recovery::{TailDiscarded, TailScan, TailVerdict, discard_torn, discarded_before};
+use crate::recovery::{TailDiscarded, TailScan, TailVerdict, discard_torn, discarded_at};
 use crate::scan::Window;
 use crate::segment::{
-    FRAMES_AT, Segment, SegmentHeader, base_of_name, next_segment_bytes, segment_path,
+    ClosedSegment, FRAMES_AT, Segment, SegmentHeader, SparseIndex, base_of_name,
+    next_segment_bytes, segment_path,
 };
+use crate::sync_stage::SyncStage;
 use crate::tail::Tail;
 use crate::writer::LogWriter;
 
@@ -170,56 +171,77 @@ pub fn open_writer(
         bytes,
     };
     let files = disk.as_ref();
-    let tail_discarded = match discard_torn(files, &log_dir, &segment, &scan, &window)? {
-        None => discarded_before(files, &log_dir, &segment, scan.end)?,
-        cut => cut,
-    };
+    discard_torn(files, &log_dir, &segment, &scan, &window)?;
+    // Also what an earlier opening cut off, and did not get far enough to record.
+    let tail_discarded = discarded_at(files, &log_dir, scan.end)?;
     let (rewritten, rewritten_bytes) = rewrite_unmarked(files, &log_dir, &segment, &scan, &window)?;
     let report = OpenReport {
         tail_discarded,
         rewritten_bytes,
         ..OpenReport::default()
     };
-    let segment = rewritten.unwrap_or(segment);
-    let last_time = opening.last_time;
     let unsealed = std::mem::take(&mut opening.unsealed);
-    let closed = std::mem::take(&mut opening.closed);
-    drop(opening);
-
-    let active = Arc::new(segment);
-    let tail = Tail::new(options.tail_bytes_max);
-    let view = View {
-        closed,
-        active: Arc::clone(&active),
+    let recovered = Recovered {
+        active: rewritten.unwrap_or(segment),
+        closed: std::mem::take(&mut opening.closed),
         index,
-        active_end: scan.end_at,
-        tail,
-        end: scan.end,
-        durable: scan.end,
-    };
-    let log_id = active.header.log_id;
-    let shared = Arc::new(Shared::new(log_id, log_dir.clone(), view));
-    let jobs = Arc::new(Jobs::default());
-    let preparation = Preparation::new(Arc::clone(disk), log_dir, &options, Arc::clone(&jobs));
-    let writer = LogWriter {
-        shared,
-        disk: Arc::clone(disk),
-        options,
-        active,
         history,
         write_at: scan.end_at,
-        durable: scan.end,
         marked: scan.marked,
-        last_time,
-        poisoned: false,
-        preparation,
-        flush_ahead: FlushAhead::default(),
-        jobs,
+        last_time: opening.last_time,
     };
+    drop(opening);
+    let writer = recovered.begin(disk, log_dir, options);
     for (closed, history) in unsealed {
         writer.seal(closed, history);
     }
     Ok((writer, report))
+}
+
+/// A log that is whole and durable up to its end, where a writer can go on.
+struct Recovered {
+    active: Segment,
+    closed: Vec<Arc<ClosedSegment>>,
+    index: SparseIndex,
+    history: History,
+    write_at: u64,
+    marked: Position,
+    last_time: Timestamp,
+}
+
+impl Recovered {
+    fn begin(self, disk: &Arc<dyn Disk>, log_dir: PathBuf, options: LogOptions) -> LogWriter {
+        let (active, end) = (Arc::new(self.active), self.history.position());
+        let view = View {
+            closed: self.closed,
+            active: Arc::clone(&active),
+            index: self.index,
+            active_end: self.write_at,
+            tail: Tail::new(options.tail_bytes_max),
+            end,
+            durable: end,
+        };
+        let shared = Shared::new(active.header.log_id, log_dir.clone(), view);
+        let shared = Arc::new(shared);
+        let file = Arc::clone(&active.file);
+        let stage = SyncStage::new(Arc::clone(&shared), file, end, options.sync_delay);
+        let jobs = Arc::new(Jobs::default());
+        let preparation = Preparation::new(Arc::clone(disk), log_dir, &options, Arc::clone(&jobs));
+        LogWriter {
+            shared,
+            disk: Arc::clone(disk),
+            options,
+            active,
+            history: self.history,
+            write_at: self.write_at,
+            marked: self.marked,
+            last_time: self.last_time,
+            preparation,
+            stage: Arc::new(stage),
+            unsynced_bytes: 0,
+            jobs,
+        }
+    }
 }
 
 /// Opens a log for reading, beside its writer if there is one, and changes nothing.

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::background::Background;
 
@@ -24,7 +25,8 @@ pub enum Visibility {
 /// How the space of a segment is taken before anything is written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentSpace {
-    /// Written with zeros, so that each sync finds its blocks in place: about twice as fast.
+    /// Written with zeros in the background, as far as there is time for it, so that each sync finds
+    /// its blocks in place: about twice as fast.
     Written,
     /// Only taken: for a writer that hardly ever syncs.
     Taken,
@@ -41,6 +43,8 @@ pub struct LogOptions {
     pub segment_space: SegmentSpace,
     /// Bytes of recent frames that are kept in memory for readers.
     pub tail_bytes_max: usize,
+    /// How long whoever begins a sync waits for others to share it.
+    pub sync_delay: Duration,
     /// Where segments are prepared and sealed.
     pub background: Background,
 }
@@ -56,6 +60,7 @@ impl LogOptions {
             visibility: Visibility::Durable,
             segment_space: SegmentSpace::Written,
             tail_bytes_max: Self::TAIL_BYTES_MAX,
+            sync_delay: Duration::ZERO,
             background,
         }
     }

@@ -1,7 +1,12 @@
 //! Making segment files: zeros first, a name last.
+//!
+//! Space is taken at once, and written with zeros in the background, a piece at a time: syncing into
+//! blocks that were written takes half the time. A writer that needs the file before all of it is
+//! written takes it as it is.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
 
@@ -16,7 +21,11 @@ pub(crate) const NEXT_NAME: &str = "next.tmp";
 /// What unfinished files end in; they hold nothing that counts.
 pub(crate) const TEMPORARY_ENDING: &str = ".tmp";
 
-/// A file of durable zeros without a name that counts.
+/// Bytes that are written with zeros, and synced, at a time: a sync of the log that comes meanwhile
+/// waits for no more than these.
+const ZEROED_BYTES: u64 = 1 << 20;
+
+/// A file that reads as zeros, durably, without a name that counts.
 #[derive(Debug)]
 pub(crate) struct Blank {
     file: Arc<dyn DiskFile>,
@@ -25,6 +34,8 @@ pub(crate) struct Blank {
 }
 
 impl Blank {
+    /// Makes a file that reads as zeros, durably, with its space taken. Of this the first part is
+    /// written too, where that is asked for: as much as a caller may wait for.
     pub(crate) fn make(
         disk: &dyn Disk,
         path: PathBuf,
@@ -36,18 +47,36 @@ impl Blank {
             Err(error) => return Err(error),
         }
         let file = disk.create(&path, Access::Shared)?;
-        let filled = match space {
-            SegmentSpace::Written => file.zero(0..bytes),
-            SegmentSpace::Taken => file.allocate(0..bytes),
-        };
-        let filled = filled.and_then(|()| file.sync_all());
-        if let Err(error) = filled {
-            drop(file);
-            // Whatever was written of it only takes space that somebody needs now.
-            let _ = disk.remove(&path);
-            return Err(error);
+        let blank = Self { file, path, bytes };
+        let filled = blank.file.allocate(0..bytes).and_then(|()| {
+            if space == SegmentSpace::Written {
+                blank.file.zero(0..bytes.min(ZEROED_BYTES))?;
+            }
+            blank.file.sync_all()
+        });
+        match filled {
+            Ok(()) => Ok(blank),
+            Err(error) => {
+                // Whatever was written of it only takes space that somebody needs now.
+                blank.discard(disk);
+                Err(error)
+            }
         }
-        Ok(Self { file, path, bytes })
+    }
+
+    /// Writes zeros over the rest, until somebody needs the file. A write that fails leaves what is
+    /// taken as it is.
+    fn write_zeros(&self, needed: impl Fn() -> bool) {
+        let mut at = ZEROED_BYTES;
+        while at < self.bytes && !needed() {
+            let end = self.bytes.min(at + ZEROED_BYTES);
+            let written = self.file.zero(at..end).and_then(|()| self.file.sync_data());
+            if let Err(error) = written {
+                tracing::warn!(%error, "cannot write the next segment ahead");
+                return;
+            }
+            at = end;
+        }
     }
 
     /// Writes the header page and `frames` behind it, durably. The file still has no name.
@@ -107,10 +136,73 @@ pub(crate) struct Preparation {
     background: Background,
     space: SegmentSpace,
     jobs: Arc<Jobs>,
-    ready: Arc<Mutex<Option<Blank>>>,
+    next: Arc<Next>,
     requested: bool,
     /// Names the next file, so that no two blanks in the making share one.
     count: u64,
+}
+
+/// What the background hands over.
+#[derive(Debug, Default)]
+struct Next {
+    state: Mutex<Making>,
+    made: Condvar,
+    /// The writer waits for it.
+    needed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+enum Making {
+    #[default]
+    Idle,
+    /// A job with this number waits for its turn.
+    Queued(u64),
+    Running,
+    Ready(Blank),
+}
+
+impl Next {
+    fn state(&self) -> MutexGuard<'_, Making> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, making: Making) {
+        *self.state() = making;
+        self.made.notify_all();
+    }
+
+    /// Begins what was queued under this number, unless nobody wants it any more.
+    fn begin(&self, number: u64) -> bool {
+        let mut state = self.state();
+        let begins = matches!(*state, Making::Queued(queued) if queued == number);
+        if begins {
+            *state = Making::Running;
+        }
+        begins
+    }
+
+    /// Waits for what is being made, and takes it. What has not begun yet is not waited for: others
+    /// may stand before it.
+    fn take(&self) -> Option<Blank> {
+        self.needed.store(true, Ordering::Relaxed);
+        let running = |state: &mut Making| matches!(state, Making::Running);
+        let made = self.made.wait_while(self.state(), running);
+        let mut state = made.unwrap_or_else(PoisonError::into_inner);
+        match std::mem::take(&mut *state) {
+            Making::Ready(blank) => Some(blank),
+            Making::Idle | Making::Queued(_) | Making::Running => None,
+        }
+    }
+}
+
+/// Hands nothing over, when a job ends without having made anything.
+struct Handover(Arc<Next>, Option<Blank>);
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        self.0
+            .set(self.1.take().map_or(Making::Idle, Making::Ready));
+    }
 }
 
 impl Preparation {
@@ -126,7 +218,7 @@ impl Preparation {
             background: options.background.clone(),
             space: options.segment_space,
             jobs,
-            ready: Arc::default(),
+            next: Arc::default(),
             requested: false,
             count: 0,
         }
@@ -138,29 +230,38 @@ impl Preparation {
             return;
         }
         self.requested = true;
-        let (disk, ready) = (Arc::clone(&self.disk), Arc::clone(&self.ready));
+        let disk = Arc::clone(&self.disk);
         self.count += 1;
         let name = format!("{PREPARED_NAME}-{}{TEMPORARY_ENDING}", self.count);
         let path = self.log_dir.join(name);
         let (space, running) = (self.space, Jobs::begin(&self.jobs));
+        self.next.needed.store(false, Ordering::Relaxed);
+        self.next.set(Making::Queued(self.count));
+        let (next, number) = (Arc::clone(&self.next), self.count);
         self.background.run(move || {
+            if !next.begin(number) {
+                return;
+            }
+            let mut handover = Handover(next, None);
             match Blank::make(disk.as_ref(), path, bytes, space) {
                 Ok(blank) => {
-                    if let Some(late) = replace_ready(&ready, Some(blank)) {
-                        late.discard(disk.as_ref());
+                    if space == SegmentSpace::Written {
+                        blank.write_zeros(|| handover.0.needed.load(Ordering::Relaxed));
                     }
+                    handover.1 = Some(blank);
                 }
                 // The writer meets the same error, and reports it, when it needs the space.
                 Err(error) => tracing::warn!(%error, "cannot prepare the next segment ahead"),
             }
+            drop(handover);
             drop(running);
         });
     }
 
-    /// Returns a blank of exactly `bytes`: the one made ahead when it is ready and fits.
+    /// Returns a blank of exactly `bytes`: the one made ahead when there is one that fits.
     pub(crate) fn take(&mut self, bytes: u64) -> Result<Blank, StorageError> {
         self.requested = false;
-        match replace_ready(&self.ready, None) {
+        match self.next.take() {
             Some(blank) if blank.bytes() == bytes => Ok(blank),
             other => {
                 if let Some(other) = other {
@@ -175,11 +276,6 @@ impl Preparation {
             }
         }
     }
-}
-
-fn replace_ready(ready: &Mutex<Option<Blank>>, blank: Option<Blank>) -> Option<Blank> {
-    let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::replace(&mut *ready, blank)
 }
 
 /// Counts a log's jobs in the background, so that the log can wait for them before it goes.
@@ -277,6 +373,33 @@ mod tests {
             assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         }
         assert_eq!(disk.files().len(), 3);
+    }
+
+    #[test]
+    fn a_blank_that_is_needed_before_all_of_it_is_written_reads_as_zeros() {
+        let disk = SimulatedDisk::new(1);
+        let log_dir = Path::new("/log");
+        disk.create_dir_all(log_dir).unwrap();
+        let path = log_dir.join("blank");
+        let bytes = 4 * ZEROED_BYTES;
+        let blank = Blank::make(&disk, path.clone(), bytes, SegmentSpace::Written).unwrap();
+        let before = disk.syncs();
+        let looks = std::cell::Cell::new(0);
+        blank.write_zeros(|| looks.replace(looks.get() + 1) == 2);
+        let pieces = disk.syncs() - before;
+        assert_eq!(pieces, 2, "it stops after the piece that it is at");
+        assert_eq!(disk.durable_contents(&path), vec![0; 4 << 20]);
+    }
+
+    #[test]
+    fn a_job_that_nobody_wants_any_more_makes_nothing() {
+        let next = Next::default();
+        next.set(Making::Queued(1));
+        assert!(next.take().is_none(), "what is queued is not waited for");
+        assert!(!next.begin(1));
+        next.set(Making::Queued(2));
+        assert!(!next.begin(1) && next.begin(2));
+        drop(Handover(Arc::new(next), None));
     }
 
     #[test]

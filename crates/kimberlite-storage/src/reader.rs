@@ -184,7 +184,7 @@ pub(crate) fn walk_file(
     position: Position,
 ) -> Result<FrameView, StorageError> {
     let (at, header) = find_in_file(segment, from, end, position)?;
-    let bytes = read_bytes(segment, at, header.stored_bytes())?;
+    let bytes = read_frame_bytes(segment, at, at, header.stored_bytes())?;
     let frame = FrameView::new(header, segment.base(), at, &bytes);
     Ok(frame.expect("all bytes of the frame were read"))
 }
@@ -201,17 +201,34 @@ fn record_in_file(
     let read = |from: usize, bytes: usize| {
         let from = at + u64::try_from(from).expect("a frame is smaller than 4 GiB");
         let bytes = u64::try_from(bytes).expect("a frame is smaller than 4 GiB");
-        read_bytes(segment, from, bytes)
+        read_frame_bytes(segment, at, from, bytes).map(|bytes| (from, bytes))
     };
     let index = position.get() - header.base_position.get();
     let index = usize::try_from(index).expect("a frame has at most 1024 records");
     let entries = header.entries_of(index);
-    let entries = read(entries.start, entries.len())?;
+    let (_, entries) = read(entries.start, entries.len())?;
     let (range, checksum) = header
         .payload_range(&entries)
         .ok_or_else(|| corrupt(DamageKind::TableEntry))?;
-    let payload = read(range.start, range.len())?;
-    StoredRecord::checked(header, index, payload, checksum).map_err(corrupt)
+    let (byte, payload) = read(range.start, range.len())?;
+    StoredRecord::checked(header, index, payload, checksum)
+        .map_err(|kind| StorageError::Corrupt(segment.damage(byte, position, kind)))
+}
+
+/// Reads bytes of the frame that begins `frame_at`; a file that ends before them was cut.
+fn read_frame_bytes(
+    segment: &Segment,
+    frame_at: u64,
+    from: u64,
+    bytes: u64,
+) -> Result<Bytes, StorageError> {
+    read_bytes(segment, from, bytes).map_err(|error| match error {
+        DiskError::ShortRead { .. } => {
+            let kind = DamageKind::CutFrame;
+            StorageError::Corrupt(segment.damage(frame_at, segment.base(), kind))
+        }
+        other => other.into(),
+    })
 }
 
 /// Finds the frame of the active segment's file that holds `position`, and ends before byte `end`.
@@ -226,8 +243,7 @@ fn find_in_file(
         if at >= end {
             return Err(corrupt(DamageKind::CutFrame));
         }
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        segment.file.read_exact_at(&mut bytes, at)?;
+        let bytes = read_frame_bytes(segment, at, at, FRAME_HEADER_BYTES as u64)?;
         let header = header_on_the_way(segment, &bytes, at, position).map_err(corrupt)?;
         let next = at + header.stored_bytes();
         if position >= header.end_position() {

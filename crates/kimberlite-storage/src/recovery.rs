@@ -4,7 +4,7 @@
 //!
 //! * *b* is at or above every durable watermark known: the durable position in any valid frame
 //!   before or behind it, the segment's own base, and what checkpoints vouch for;
-//! * it looks torn: space is zeroed ahead, so a lost sector is all zeros.
+//! * it looks torn: space reads as zeros, so a lost sector is all zeros.
 //!
 //! Anything else is **damage** to what was durable or once whole, and is never cut away. A log that
 //! ends cleanly, but before what a checkpoint vouches for, was **rolled back**.
@@ -164,9 +164,11 @@ const DISCARDED_DIR: &str = "discarded";
 fn free_tail_path(
     disk: &dyn Disk,
     kept_dir: &Path,
+    segment: &Segment,
     scan: &TailScan,
 ) -> Result<PathBuf, StorageError> {
-    let name = format!("{:020}-{}", scan.end.get(), scan.end_at);
+    let (end, base) = (scan.end.get(), segment.base().get());
+    let name = format!("{end:020}-{base:020}-{}", scan.end_at);
     let mut path = kept_dir.join(format!("{name}.tail"));
     let mut count = 1;
     while disk.exists(&path)? {
@@ -176,12 +178,11 @@ fn free_tail_path(
     Ok(path)
 }
 
-/// Finds the tail that an earlier opening cut off where the log still ends: nothing was appended
-/// since, so that nothing in the log tells of it yet.
-pub(crate) fn discarded_before(
+/// Finds the tail that was cut off where the log still ends: nothing was appended since, so that
+/// nothing in the log tells of it yet.
+pub(crate) fn discarded_at(
     disk: &dyn Disk,
     log_dir: &Path,
-    segment: &Segment,
     end: Position,
 ) -> Result<Option<TailDiscarded>, StorageError> {
     let kept_dir = log_dir.join(DISCARDED_DIR);
@@ -189,19 +190,20 @@ pub(crate) fn discarded_before(
         Err(DiskError::NotFound { .. }) => return Ok(None),
         entries => entries?,
     };
-    let of_here = |entry: &Entry| {
-        let (position, byte) = entry.name.strip_suffix(".tail")?.split_once('-')?;
-        let byte = byte.split_once('-').map_or(byte, |(byte, _)| byte);
-        let here = position.parse() == Ok(end.get());
-        here.then(|| byte.parse().ok()).flatten()
+    let of_here = |entry: &Entry| -> Option<(Position, u64)> {
+        let mut parts = entry.name.strip_suffix(".tail")?.split('-');
+        let mut number = || parts.next()?.parse().ok();
+        let (position, base, byte) = (number()?, number()?, number()?);
+        (position == end.get()).then_some((Position::new(base), byte))
     };
     // The first of several has the most of it: the others were cut while it was being zeroed.
     Ok(entries.iter().rev().find_map(|entry| {
+        let (segment_base, byte) = of_here(entry)?;
         Some(TailDiscarded {
             position: end,
-            segment: segment_name(segment.base()),
-            segment_base: segment.base(),
-            byte: of_here(entry)?,
+            segment: segment_name(segment_base),
+            segment_base,
+            byte,
             bytes: entry.bytes,
             kept_in: kept_dir.join(&entry.name),
         })
@@ -217,13 +219,13 @@ pub(crate) fn discard_torn(
     segment: &Segment,
     scan: &TailScan,
     window: &Window<'_>,
-) -> Result<Option<TailDiscarded>, StorageError> {
+) -> Result<(), StorageError> {
     let TailVerdict::Torn { written_end } = scan.verdict else {
-        return Ok(None);
+        return Ok(());
     };
     let bytes = written_end - scan.end_at;
     let kept_dir = log_dir.join(DISCARDED_DIR);
-    let kept_in = free_tail_path(disk, &kept_dir, scan)?;
+    let kept_in = free_tail_path(disk, &kept_dir, segment, scan)?;
     let torn = window.from(scan.end_at);
     let torn = torn
         .get(..usize::try_from(bytes).unwrap_or(usize::MAX))
@@ -239,12 +241,5 @@ pub(crate) fn discard_torn(
         position = scan.end.get(),
         "discarded an unfinished write at the end of the log"
     );
-    Ok(Some(TailDiscarded {
-        position: scan.end,
-        segment: segment_name(segment.base()),
-        segment_base: segment.base(),
-        byte: scan.end_at,
-        bytes,
-        kept_in,
-    }))
+    Ok(())
 }

@@ -203,7 +203,7 @@ impl Window<'_> {
 
     /// Whether a group can be the work of a torn write.
     ///
-    /// Space is zeroed ahead, so a sector that was lost shows as zeros, from the bad frame's first
+    /// Space reads as zeros, so a sector that was lost shows as zeros, from the bad frame's first
     /// byte or the sector's on: what stands before the frame may have been synced on its own.
     pub(crate) fn looks_torn(&self, bad: &BadGroup) -> bool {
         let mut sector = bad.piece.start - bad.piece.start % SECTOR_BYTES;

@@ -1,9 +1,9 @@
-//! One log file: a header page, then frames, then zeros that were written ahead.
+//! One log file: a header page, then frames, then space that reads as zeros.
 //!
 //! A segment is *active* while frames are appended, *closed* once the next one exists, and *sealed*
 //! once its seal file (see [`crate::SealFile`]) is on disk. Files are named by their base position.
 //! Sizes grow four-fold from 256 KiB to 64 MiB; a commit group that is larger gets a segment of its
-//! own. A file gets its name only after its header page and its zeros are durable, so a segment
+//! own. A file gets its name only after its header page and its space are durable, so a segment
 //! that can be seen is whole.
 
 mod header;

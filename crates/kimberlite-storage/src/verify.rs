@@ -15,12 +15,7 @@ use crate::frame::FrameView;
 use crate::history::History;
 use crate::reader::{LogReader, read_bytes};
 use crate::scan::{Depth, Found, Window};
-use crate::segment::{
-    FRAMES_AT, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, seal_path,
-};
-
-/// Bytes of a seal file that are read at most.
-const SEAL_BYTES_MAX: u64 = 64 << 20;
+use crate::segment::{FRAMES_AT, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader};
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,11 +75,7 @@ pub fn verify(
         let segment = &closed.segment;
         let bytes = segment.mapped()?.clone();
         run.segment(segment, &bytes, closed.end.min(end), progress);
-        let seal = disk.read(
-            &seal_path(&reader.shared.log_dir, segment.base()),
-            SEAL_BYTES_MAX,
-        );
-        let seal = seal.ok().and_then(|bytes| SealFile::decode(&bytes).ok());
+        let seal = SealFile::read(disk, &reader.shared.log_dir, &segment.header);
         if closed.end <= end {
             run.check_closed(segment, &bytes, closed.frames_end, seal.as_ref());
         }
@@ -266,8 +257,7 @@ impl<'a> Run<'a> {
             self.found(segment.damage(byte, self.position, DamageKind::TrailingBytes));
         }
         let matches = |seal: &SealFile| {
-            let place = (seal.log_id, seal.base_position, seal.frames_end);
-            place == (segment.header.log_id, segment.base(), frames_end)
+            seal.frames_end == frames_end
                 && seal.segment_digest == internal_hash(frames)
                 && (!self.sound || seal.history == self.history)
         };

@@ -4,10 +4,11 @@
 //!
 //! * `history.position()` is the position of the next record, `write_at` its frame's byte;
 //! * everything from `write_at` to the end of the active segment is zero on disk;
-//! * `durable <= history.position()`, and `marked <= durable`;
+//! * `marked` is durable;
 //! * the segments before the active one are whole and synced.
 //!
-//! A failed write or sync leaves it unknown what is on disk. The writer is then poisoned for good:
+//! Writing and syncing are two stages: the writer is held, by its caller's lock, while a group is
+//! written, and the [`SyncStage`] makes it durable without it. A failed write or sync leaves it unknown what is on disk. The writer is then poisoned for good:
 //! only reopening, which reads and rewrites the tail, can tell.
 
 use std::sync::Arc;
@@ -18,7 +19,6 @@ use kimberlite_types::{Position, Timestamp, limits};
 
 use crate::checkpoint::HistoryState;
 use crate::error::StorageError;
-use crate::flush::FlushAhead;
 use crate::frame::{
     FinishedFrame, FrameHeader, FramePlacement, FrameSite, FrameView, UnplacedFrame,
 };
@@ -29,6 +29,10 @@ use crate::reader::{LogReader, Shared};
 use crate::segment::{
     ClosedSegment, FRAMES_AT, SealFile, Segment, SegmentHeader, next_segment_bytes, seal_path,
 };
+use crate::sync_stage::SyncStage;
+
+/// Bytes that are written, where nobody waits for them, before a sync is begun.
+const SYNC_AHEAD_BYTES: u64 = 8 << 20;
 
 /// When a commit group is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +54,13 @@ pub struct LogWriter {
     pub(crate) active: Arc<Segment>,
     pub(crate) history: History,
     pub(crate) write_at: u64,
-    pub(crate) durable: Position,
     /// The highest durable position that a frame on disk tells.
     pub(crate) marked: Position,
     pub(crate) last_time: Timestamp,
-    pub(crate) poisoned: bool,
     pub(crate) preparation: Preparation,
-    pub(crate) flush_ahead: FlushAhead,
+    pub(crate) stage: Arc<SyncStage>,
+    /// Bytes that were written since a sync was last begun ahead.
+    pub(crate) unsynced_bytes: u64,
     pub(crate) jobs: Arc<Jobs>,
 }
 
@@ -75,12 +79,17 @@ impl LogWriter {
 
     /// Returns the position before which everything has been synced.
     pub fn durable(&self) -> Position {
-        self.durable
+        self.stage.durable()
+    }
+
+    /// Returns what makes written groups durable, for callers who wait without the writer.
+    pub fn stage(&self) -> Arc<SyncStage> {
+        Arc::clone(&self.stage)
     }
 
     /// Whether an earlier failure has made the outcome of a write unknown.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned
+        self.stage.is_poisoned()
     }
 
     /// Returns chain and tree after the last record that was written.
@@ -97,7 +106,7 @@ impl LogWriter {
     /// as it was, and the caller may try again. [`StorageError::OutcomeUnknown`] when earlier frames
     /// could not be synced.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), StorageError> {
-        if self.poisoned {
+        if self.stage.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
         let bytes_max = limits::GROUP_BYTES_MAX as u64;
@@ -139,20 +148,35 @@ impl LogWriter {
         self.check_placements(&group);
         self.reserve(bytes)?;
         let frames = self.finish(group);
-        let written = match durability {
-            Durability::Later | Durability::Group => self.write(&frames),
-            Durability::EachFrame => self.write_each(&frames),
-        };
-        written.map_err(|error| self.poison(error))?;
+        match durability {
+            Durability::Later | Durability::Group => self.write(&frames)?,
+            Durability::EachFrame => self.write_each(&frames)?,
+        }
         self.publish_written(frames);
+        self.stage.written(self.history.position());
         if durability == Durability::Later {
-            let file = &self.active.file;
-            let background = &self.options.background;
-            self.flush_ahead.written(bytes, file, background);
+            self.sync_ahead(bytes);
             Ok(())
         } else {
             self.sync()
         }
+    }
+
+    /// Begins a sync in the background when much was written that nobody waits for: else all of it
+    /// would be left for the one before the next segment, and appending would stand still for that
+    /// long. A failure there is told by the next sync.
+    fn sync_ahead(&mut self, bytes: u64) {
+        self.unsynced_bytes += bytes;
+        let waits = self.options.visibility == Visibility::Durable;
+        if waits || self.unsynced_bytes < SYNC_AHEAD_BYTES || !self.options.background.is_thread() {
+            return;
+        }
+        self.unsynced_bytes = 0;
+        let (stage, end) = (Arc::clone(&self.stage), self.history.position());
+        self.options.background.run(move || {
+            // The stage keeps the outcome.
+            let _ = stage.wait(end);
+        });
     }
 
     /// Asserts what [`LogWriter::commit`] asks of its caller, before anything is changed.
@@ -172,7 +196,7 @@ impl LogWriter {
     }
 
     fn finish(&mut self, group: Vec<(UnplacedFrame, FramePlacement)>) -> Vec<FinishedFrame> {
-        let mut at = self.write_at;
+        let (mut at, durable) = (self.write_at, self.stage.durable());
         let last = group.len() - 1;
         let mut frames = Vec::with_capacity(group.len());
         for (index, (frame, placement)) in group.into_iter().enumerate() {
@@ -181,7 +205,7 @@ impl LogWriter {
                 seed: self.active.seed(),
                 at,
                 log_id: self.shared.log_id,
-                durable_position: self.durable,
+                durable_position: durable,
                 more: index < last,
             };
             let frame = frame.finish(&placement, site, &mut self.history);
@@ -192,10 +216,10 @@ impl LogWriter {
     }
 
     /// Writes and syncs frames one by one; the last one is left for the sync of the group.
-    fn write_each(&mut self, frames: &[FinishedFrame]) -> Result<(), DiskError> {
+    fn write_each(&mut self, frames: &[FinishedFrame]) -> Result<(), StorageError> {
         for (index, frame) in frames.iter().enumerate() {
             if index > 0 {
-                self.active.file.sync_data()?;
+                self.stage.sync()?;
             }
             self.write(std::slice::from_ref(frame))?;
         }
@@ -203,12 +227,13 @@ impl LogWriter {
     }
 
     /// Writes frames at the end of the log.
-    fn write(&mut self, frames: &[FinishedFrame]) -> Result<(), DiskError> {
+    fn write(&mut self, frames: &[FinishedFrame]) -> Result<(), StorageError> {
         let buffers = frames
             .iter()
             .map(|frame| frame.bytes.as_ref())
             .collect::<Vec<_>>();
-        self.active.file.write_all_at(&buffers, self.write_at)?;
+        let written = self.active.file.write_all_at(&buffers, self.write_at);
+        written.map_err(|error| self.poison(error))?;
         self.write_at += frames
             .iter()
             .map(|frame| frame.header.stored_bytes())
@@ -254,20 +279,8 @@ impl LogWriter {
     /// [`StorageError::OutcomeUnknown`] when the sync failed: nobody knows what is durable, and a
     /// second sync would not tell.
     pub fn sync(&mut self) -> Result<(), StorageError> {
-        if self.poisoned {
-            return Err(StorageError::Poisoned);
-        }
-        if self.durable == self.history.position() {
-            return Ok(());
-        }
-        let ahead = self.flush_ahead.outcome();
-        let synced = ahead.and_then(|()| self.active.file.sync_data());
-        synced.map_err(|error| self.poison(error))?;
-        self.durable = self.history.position();
-        let mut view = self.shared.view_mut();
-        view.durable = self.durable;
-        view.end = self.durable;
-        Ok(())
+        self.unsynced_bytes = 0;
+        self.stage.wait(self.history.position())
     }
 
     /// Writes down, when the log falls quiet, that everything in it is durable, so that later
@@ -279,7 +292,8 @@ impl LogWriter {
     pub fn write_watermark(&mut self) -> Result<(), StorageError> {
         self.sync()?;
         let bytes = crate::frame::FRAME_HEADER_BYTES as u64;
-        if self.marked == self.durable {
+        let end = self.history.position();
+        if self.marked == end {
             return Ok(());
         }
         if self.write_at + bytes > self.active.header.segment_bytes {
@@ -287,19 +301,17 @@ impl LogWriter {
             return Ok(());
         }
         let header = FrameHeader::watermark(
-            self.durable,
+            end,
             self.last_time,
             self.history.chain,
             self.shared.log_id.prefix(),
         );
         let encoded = header.encode(self.active.seed(), self.write_at);
-        let file = &self.active.file;
-        let written = file
-            .write_all_at(&[&encoded], self.write_at)
-            .and_then(|()| file.sync_data());
+        let written = self.active.file.write_all_at(&[&encoded], self.write_at);
         written.map_err(|error| self.poison(error))?;
+        self.stage.sync()?;
         self.write_at += header.stored_bytes();
-        self.marked = self.durable;
+        self.marked = end;
         self.shared.view_mut().active_end = self.write_at;
         Ok(())
     }
@@ -307,7 +319,7 @@ impl LogWriter {
     /// Begins a new segment that has room for a group of `group_bytes`.
     ///
     /// 1. The old segment is synced.
-    /// 2. The new file, durable zeros, gets its header page,
+    /// 2. The new file, which reads as zeros, gets its header page,
     /// 3. and its name.
     /// 4. The writer turns to it.
     ///
@@ -334,6 +346,7 @@ impl LogWriter {
             .fill(header, &[])?;
         let named = unnamed.name(self.disk.as_ref(), &self.shared.log_dir);
         let segment = Arc::new(named.map_err(|error| self.poison(error))?);
+        self.stage.turn_to(Arc::clone(&segment.file))?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         let frames_end = std::mem::replace(&mut self.write_at, FRAMES_AT);
         self.marked = self.history.position();
@@ -374,8 +387,8 @@ impl LogWriter {
         });
     }
 
-    fn poison(&mut self, error: DiskError) -> StorageError {
-        self.poisoned = true;
+    fn poison(&self, error: DiskError) -> StorageError {
+        self.stage.poison();
         tracing::error!(%error, "a write failed, the log takes no more of them until it is reopened");
         StorageError::OutcomeUnknown(error)
     }

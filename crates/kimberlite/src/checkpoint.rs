@@ -5,7 +5,7 @@
 //! is never in the log that it speaks of, and such records alone call for no new one. The commit
 //! lock is held for 1 and 2 only: nobody waits for the files of a checkpoint to append.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use kimberlite_crypto::{CheckpointBody, SignedCheckpoint, Signer, VerifierKey};
 use kimberlite_kernel::Command;
@@ -262,8 +262,10 @@ impl TenantInner {
     /// Whether a checkpoint should be made now.
     pub(crate) fn checkpoint_due(&self) -> Due {
         // While one is being made, it is too early to tell.
-        let Ok(latest) = self.checkpoints.latest.try_lock() else {
-            return Due::Later;
+        let latest = match self.checkpoints.latest.try_lock() {
+            Ok(latest) => latest,
+            Err(TryLockError::Poisoned(latest)) => latest.into_inner(),
+            Err(TryLockError::WouldBlock) => return Due::Later,
         };
         let (size, made) = latest
             .as_ref()
@@ -289,6 +291,7 @@ impl TenantInner {
         latest: Option<&Checkpoint>,
     ) -> Result<Option<Concluded>, Error> {
         engine.log.sync()?;
+        self.show()?;
         if let Some(latest) = latest {
             if self.catalog().substantial_end.get() <= latest.size() {
                 return Ok(None);
@@ -317,7 +320,8 @@ impl TenantInner {
         engine.log.reserve(bytes + 256)?;
         engine.record(&mut group, RecordKind::Checkpoint, command, note)?;
         self.commit(engine, group)?;
-        Ok(engine.log.sync()?)
+        engine.log.sync()?;
+        self.show()
     }
 
     fn sign(

@@ -13,7 +13,7 @@ use kimberlite_types::TenantName;
 use crate::error::{Error, Problem};
 use crate::keys::KeyStore;
 use crate::open;
-use crate::options::{DatabaseBuilder, Options};
+use crate::options::{DatabaseBuilder, Options, SyncPolicy};
 use crate::quiet::Quiet;
 use crate::tenant::Tenant;
 
@@ -98,6 +98,9 @@ impl Database {
         if !options.sync_policy.is_durable() {
             log_options.visibility = Visibility::Written;
             log_options.segment_space = SegmentSpace::Taken;
+        }
+        if let SyncPolicy::GroupCommit { max_delay } = options.sync_policy {
+            log_options.sync_delay = max_delay;
         }
         let watches = options.background && options.sync_policy.is_durable() && !options.read_only;
         let quiet = watches.then(Quiet::default);
@@ -221,7 +224,9 @@ impl Drop for Database {
             .tenants
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(quiet) = &self.shared.quiet {
+        // A forked process has not got the thread that would end its look.
+        let is_owner = (self.shared.options.process_id)() == self.shared.process_id;
+        if let Some(quiet) = self.shared.quiet.as_ref().filter(|_| is_owner) {
             quiet.end_if(|| tenants.values().all(|tenant| tenant.handles() == 1));
         }
     }

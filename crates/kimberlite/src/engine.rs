@@ -2,15 +2,17 @@
 //!
 //! A caller seals its events on its own thread where stream and key session are known already (see
 //! [`seal`]). Then, under the tenant's commit lock, [`Engine`] asks the kernel where each frame
-//! goes, hands the frames to the log as one commit group, and shows them to readers.
+//! goes, and hands the frames to the log as one commit group. Without the lock the caller then waits
+//! until that is durable: it leads a sync or shares one, while others write.
 //!
 //! Invariants:
 //!
-//! * The kernel's state is ahead of the log only inside [`Engine::commit`]; whatever it applied is
-//!   in the group that is written next. If that write fails the log is poisoned, and with it the
+//! * The kernel's state is ahead of the log only under the lock; whatever it applied is in the group
+//!   that is written before the lock is let go. If that write fails the log is poisoned, and with it the
 //!   engine: nothing is decided from the state again.
 //! * Space is reserved before the kernel decides, so a full disk changes nothing.
-//! * A group is durable, as far as the sync policy promises, before its answer is given.
+//! * Every answer, a refusal too, waits until everything that it was decided on is durable, as far as
+//!   the sync policy promises.
 
 pub(crate) mod seal;
 
@@ -178,15 +180,17 @@ impl Engine {
         Ok(slot)
     }
 
-    /// Writes a group, and syncs it as the policy says. Returns what has become visible.
-    pub(crate) fn commit(&mut self, group: Group) -> Result<Vec<ReplayedFrame>, Error> {
+    /// Writes a group; under [`SyncPolicy::EveryRecord`] all of it is synced, else nothing is yet.
+    /// Returns what will become visible with it.
+    pub(crate) fn write(&mut self, group: Group) -> Result<Vec<ReplayedFrame>, Error> {
         if group.frames.is_empty() {
             return Ok(Vec::new());
         }
         let durability = match self.sync_policy {
             SyncPolicy::EveryRecord => Durability::EachFrame,
-            SyncPolicy::EveryBatch => Durability::Group,
-            SyncPolicy::OnFlush => Durability::Later,
+            SyncPolicy::EveryBatch | SyncPolicy::GroupCommit { .. } | SyncPolicy::OnFlush => {
+                Durability::Later
+            }
         };
         self.log.commit(group.frames, durability)?;
         debug_assert_eq!(self.log.next_position(), self.state.next_position());

@@ -244,6 +244,7 @@ fn finish(
         reader: opened.reader,
         report: opened.report,
         catalog: RwLock::new(opened.catalog),
+        unseen: Mutex::default(),
         sealer,
         keys: known.keys,
         checkpoints: known.checkpoints,
@@ -285,7 +286,8 @@ fn record_recovery(
     let mut group = Group::default();
     engine.record(&mut group, RecordKind::Recovery, command, &payload)?;
     inner.commit(engine, group)?;
-    Ok(engine.log.sync()?)
+    engine.log.sync()?;
+    inner.show()
 }
 
 fn boxed(error: Error) -> Box<dyn std::error::Error + Send + Sync> {

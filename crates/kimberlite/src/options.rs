@@ -36,6 +36,13 @@ pub enum SyncPolicy {
     /// Once for each append, before it returns.
     #[default]
     EveryBatch,
+    /// Once for all appends that come within `max_delay`: whoever begins a sync first waits so long
+    /// for others. More appends in a second where many threads append, at the price of that delay;
+    /// without it, too, threads that append at the same time share syncs.
+    GroupCommit {
+        /// How long an append may wait before its sync begins.
+        max_delay: Duration,
+    },
     /// When [`Tenant::flush`](crate::Tenant::flush) or a checkpoint asks for it; in between the
     /// operating system decides, and a power failure may take what it has not written yet.
     OnFlush,

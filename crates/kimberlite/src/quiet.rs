@@ -87,7 +87,7 @@ fn watch_all(appended: &Receiver<Weak<TenantInner>>, looking: &Mutex<Looking>) {
         if held.ended {
             return;
         }
-        watched.retain_mut(Watched::look);
+        watched.retain_mut(Watched::look_or_leave);
         drop(held);
         std::thread::sleep(INTERVAL);
     }
@@ -100,6 +100,12 @@ impl Watched {
             groups: None,
             marked: false,
         }
+    }
+
+    /// Looks at the tenant. A panic, of a clock or a disk, ends the looks at this one alone.
+    fn look_or_leave(&mut self) -> bool {
+        let look = std::panic::AssertUnwindSafe(|| self.look());
+        std::panic::catch_unwind(look).unwrap_or(false)
     }
 
     /// Looks at the tenant; `false` when it needs no more looks.
@@ -116,8 +122,10 @@ impl Watched {
             Due::Not => Ok(()),
         };
         if let Err(error) = checkpoint_made {
-            // It is tried again after the next append, which tells its caller what is wrong.
+            // It is tried again after the next append, which tells its caller what is wrong. The
+            // watermark has its space.
             tracing::warn!(%error, "cannot make a checkpoint");
+            let _ = tenant.with_engine(|engine| Ok(engine.log.write_watermark()?));
             self.marked = true;
         }
         !(self.marked && self.leave(&tenant))
@@ -162,6 +170,7 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::AtomicBool;
 
     use kimberlite_disk::Disk as _;
     use kimberlite_testkit::SimulatedDisk;
@@ -171,10 +180,11 @@ mod tests {
     use crate::{Clock, Database, Event, ExpectedVersion, Tenant};
 
     #[derive(Debug, Default)]
-    struct Hand(Mutex<u64>);
+    struct Hand(Mutex<u64>, AtomicBool);
 
     impl Clock for Hand {
         fn now(&self) -> Timestamp {
+            assert!(!self.1.load(Ordering::Relaxed), "no time");
             Timestamp::from_nanoseconds(1_700_000_000_000_000_000 + *self.0.lock().unwrap())
         }
     }
@@ -271,6 +281,12 @@ mod tests {
         rig.disk.set_space_bytes(Some(rig.disk.used_bytes()));
         let looks = std::iter::from_fn(|| watched.look().then_some(()));
         assert!(looks.take(10).count() < 10);
+        // The watermark had its space.
+        let log = "/db/tenants/t/log/00000000000000000000.seg";
+        assert_eq!(rig.disk.durable_contents(log), rig.disk.contents(log));
+        let marked = rig.disk.ops();
+        rig.tenant.settle().unwrap();
+        assert_eq!(rig.disk.ops(), marked, "there is one already");
         rig.disk.set_space_bytes(None);
         assert!(
             !rig.disk
@@ -280,6 +296,18 @@ mod tests {
         rig.append(1);
         assert!(rig.watched().look());
         assert_eq!(rig.checkpoints(), 1);
+    }
+
+    #[test]
+    fn a_panic_in_a_look_ends_the_looks_at_its_tenant_alone() {
+        let rig = Rig::new();
+        rig.append(1);
+        let mut watched = rig.watched();
+        assert!(watched.look_or_leave());
+        rig.hand.1.store(true, Ordering::Relaxed);
+        assert!(!watched.look_or_leave());
+        rig.hand.1.store(false, Ordering::Relaxed);
+        assert!(rig.watched().look_or_leave());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One tenant: an isolated log with its own keys, signer and streams.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::atomic::AtomicBool;
@@ -38,6 +39,8 @@ pub(crate) struct TenantInner {
     pub(crate) reader: LogReader,
     pub(crate) report: OpenReport,
     pub(crate) catalog: RwLock<Catalog>,
+    /// What has been written and not been shown to readers yet, in order.
+    pub(crate) unseen: Mutex<VecDeque<ReplayedFrame>>,
     pub(crate) sealer: Sealer,
     pub(crate) keys: TenantKeys,
     pub(crate) checkpoints: Checkpoints,
@@ -164,7 +167,8 @@ impl Tenant {
     ///
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) when the sync fails.
     pub fn flush(&self) -> Result<(), Error> {
-        self.inner.with_engine(|engine| Ok(engine.log.sync()?))
+        self.inner.with_engine(|engine| Ok(engine.log.sync()?))?;
+        self.inner.show()
     }
 
     /// Notes in the log that everything in it is durable, so that later damage to its last append
@@ -310,6 +314,7 @@ impl TenantInner {
         });
         let mut locked = self.writing()?;
         let engine = locked.engine()?;
+        let stage = engine.log.stage();
         engine.log.reserve(bytes)?;
         let mut group = Group::default();
         let request = Request {
@@ -330,13 +335,21 @@ impl TenantInner {
         };
         // What the kernel applied before it rejected the rest is written all the same.
         self.commit(engine, group)?;
+        let decided_on = engine.log.next_position();
+        drop(locked);
+        if self.database.options.sync_policy.is_durable() {
+            stage.wait(decided_on)?;
+        }
+        self.show()?;
         Ok(Receipt::new(&decided??))
     }
 
     fn frame_records(&self) -> usize {
         match self.database.options.sync_policy {
             SyncPolicy::EveryRecord => 1,
-            SyncPolicy::EveryBatch | SyncPolicy::OnFlush => limits::FRAME_RECORDS_MAX,
+            SyncPolicy::EveryBatch | SyncPolicy::GroupCommit { .. } | SyncPolicy::OnFlush => {
+                limits::FRAME_RECORDS_MAX
+            }
         }
     }
 
@@ -420,15 +433,30 @@ impl TenantInner {
         Ok(Ok(session))
     }
 
-    /// Writes a group and shows it to readers.
+    /// Writes a group, which [`show`](Self::show) shows to readers once it is durable.
     pub(crate) fn commit(&self, engine: &mut Engine, group: Group) -> Result<(), Error> {
-        let visible: Vec<ReplayedFrame> = engine.commit(group)?;
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        visible.iter().try_for_each(|frame| catalog.apply(frame))?;
-        drop(catalog);
+        let written = engine.write(group)?;
+        self.unseen().extend(written);
         // Only now may others seal with the session: its record is in the log.
         self.caches().session.clone_from(&engine.session);
         Ok(())
+    }
+
+    /// Shows to readers, in order, what has become visible in the log.
+    pub(crate) fn show(&self) -> Result<(), Error> {
+        let mut unseen = self.unseen();
+        let end = self.reader.end();
+        let visible = unseen.partition_point(|frame| frame.slot.end() <= end);
+        if visible == 0 {
+            return Ok(());
+        }
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let visible = unseen.drain(..visible).collect::<Vec<_>>();
+        visible.iter().try_for_each(|frame| catalog.apply(frame))
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, VecDeque<ReplayedFrame>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn stream_name(&self, id: StreamId) -> Result<StreamName, Error> {

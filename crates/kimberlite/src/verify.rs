@@ -134,7 +134,7 @@ impl Tenant {
 type ReadCheckpoint = (Position, Result<Checkpoint, Error>);
 
 impl TenantInner {
-    /// Reads all checkpoints, by size, and the one that other tools see where it is not among them.
+    /// Reads all checkpoints, by size, and the one that other tools see where it is none of them.
     fn all_checkpoints(&self) -> Result<Vec<ReadCheckpoint>, Error> {
         let sizes = self.checkpoints.sizes()?.into_iter();
         let mut all = sizes
@@ -142,7 +142,8 @@ impl TenantInner {
             .collect::<Vec<_>>();
         if let Some(shown) = self.checkpoints.shown() {
             let size = shown.as_ref().map_or(Position::ZERO, Checkpoint::position);
-            if !all.iter().any(|(at, _)| *at == size) {
+            let same = |(_, other): &ReadCheckpoint| matches!((other, &shown), (Ok(other), Ok(shown)) if other == shown);
+            if !all.iter().any(same) {
                 all.push((size, shown));
             }
         }

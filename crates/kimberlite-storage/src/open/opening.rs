@@ -19,11 +19,8 @@ use crate::recovery::{TailScan, TailVerdict, scan_tail};
 use crate::scan::Window;
 use crate::segment::{
     ClosedSegment, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, SegmentHeaderError,
-    SparseIndex, seal_path, segment_name, segment_path,
+    SparseIndex, segment_name, segment_path,
 };
-
-/// Bytes of a seal file that are read at most.
-const SEAL_BYTES_MAX: u64 = 64 << 20;
 
 /// How often an observer reads a last segment that looks damaged.
 const OBSERVER_ATTEMPTS: u32 = 5;
@@ -205,10 +202,7 @@ impl<'a, 'v> Opening<'a, 'v> {
 
     /// Returns the segment's seal when it is there, sound, and of this segment.
     pub(super) fn read_seal(&self, segment: &Segment) -> Option<SealFile> {
-        let path = seal_path(self.log_dir, segment.base());
-        let seal = SealFile::decode(&self.disk.read(&path, SEAL_BYTES_MAX).ok()?).ok()?;
-        let ours = seal.log_id == segment.header.log_id && seal.base_position == segment.base();
-        ours.then_some(seal)
+        SealFile::read(self.disk.as_ref(), self.log_dir, &segment.header)
     }
 
     fn read_last(

@@ -21,10 +21,14 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::path::Path;
+
 use kimberlite_crypto::{Frontier, InternalHash, internal_hash};
+use kimberlite_disk::Disk;
 use kimberlite_types::{ChainHash, LogId, Position};
 
 use super::index::{IndexEntry, SparseIndex};
+use super::{SegmentHeader, seal_path};
 use crate::frame::{Reader, Writer};
 use crate::history::History;
 
@@ -33,6 +37,9 @@ const VERSION: u32 = 1;
 const FIXED_BYTES: usize = 138;
 const ENTRY_BYTES: usize = 8;
 const DIGEST_BYTES: usize = 32;
+
+/// Bytes of a seal file that are read at most.
+const SEAL_BYTES_MAX: u64 = 64 << 20;
 
 /// What is known of a closed segment without reading it.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +74,14 @@ pub enum SealError {
 }
 
 impl SealFile {
+    /// Reads the seal of a segment; `None` when there is none that is whole and of this segment.
+    pub(crate) fn read(disk: &dyn Disk, log_dir: &Path, segment: &SegmentHeader) -> Option<Self> {
+        let path = seal_path(log_dir, segment.base_position);
+        let seal = Self::decode(&disk.read(&path, SEAL_BYTES_MAX).ok()?).ok()?;
+        let place = (seal.log_id, seal.base_position);
+        (place == (segment.log_id, segment.base_position)).then_some(seal)
+    }
+
     /// Returns the file's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let frontier = self.history.frontier.encode();

@@ -1,7 +1,9 @@
 //! Logs that lack their end, a segment, or a file's end, and files from elsewhere.
 
 use kimberlite_disk::{Disk, OpenMode};
-use kimberlite_storage::{DamageKind, StorageError, Witness, log_exists, open_writer};
+use kimberlite_storage::{
+    DamageKind, StorageError, Witness, first_record, log_exists, open_writer,
+};
 use kimberlite_testkit::{Rng, SimulatedDisk};
 
 use crate::rig::{
@@ -248,6 +250,22 @@ fn a_log_that_differs_from_its_checkpoint_is_refused_wherever_the_checkpoint_end
                 }
                 other => panic!("size {size}, state at {state_at:?}: {other:?}"),
             }
+        }
+    }
+}
+
+#[test]
+fn a_first_record_that_is_cut_off_is_damage() {
+    let rig = four_segments(1);
+    let first = || first_record(&dyn_disk(&rig.disk), dir());
+    assert_eq!(first().unwrap().payload().as_ref(), crate::rig::genesis());
+    for bytes in [4096, 4096 + 60, 4096 + 112, 4096 + 122] {
+        set_bytes(&rig.disk, 0, bytes);
+        match first() {
+            Err(StorageError::Corrupt(damage)) => {
+                assert_eq!((damage.segment, damage.byte), (segment_name(0), 4096));
+            }
+            other => panic!("{bytes} bytes: {other:?}"),
         }
     }
 }

@@ -193,3 +193,28 @@ fn a_payload_that_holds_frames_of_this_log_is_a_payload() {
     assert!(found.report.tail_discarded.is_some());
     found.reopen().check();
 }
+
+#[test]
+fn a_record_that_rots_behind_its_writer_is_located_by_its_first_byte() {
+    let mut options = crate::rig::options(1);
+    options.tail_bytes_max = 0;
+    let disk = kimberlite_testkit::SimulatedDisk::new(1);
+    crate::rig::create(&disk, 1).unwrap();
+    let mut rig = Rig::open_with(&disk, options).unwrap();
+    rig.append(&vec![vec![vec![1; 50], vec![2; 60], vec![3; 70]]]);
+    let place = *layout(&disk).last().unwrap();
+    let payload_at = place.at + 112 + 3 * 8 + 50;
+    disk.flip(segment(0), payload_at + 9, 1);
+    let reader = rig.writer.reader();
+    let read = |position: u64| reader.record(kimberlite_types::Position::new(position));
+    match read(place.position + 1) {
+        Err(kimberlite_storage::StorageError::Corrupt(damage)) => {
+            assert_eq!((damage.byte, damage.position.get()), (payload_at, 2));
+            assert_eq!(damage.kind, DamageKind::PayloadChecksum);
+        }
+        other => panic!("{other:?}"),
+    }
+    for whole in [place.position, place.position + 2] {
+        assert!(read(whole).unwrap().is_some());
+    }
+}

@@ -211,3 +211,31 @@ fn a_reader_is_not_alarmed_by_a_checkpoint_that_was_made_since_it_opened() {
     assert!(report.is_sound(), "{:?}", report.findings);
     assert_eq!(report.checkpoints, 1);
 }
+
+#[test]
+fn the_note_that_other_tools_see_is_held_against_the_log_whatever_its_size() {
+    let (disk, other) = (SimulatedDisk::new(1), SimulatedDisk::new(1));
+    for (disk, data) in [(&disk, "one history"), (&other, "other tales")] {
+        let db = builder(disk, 1).open().unwrap();
+        append(&db, data);
+        checkpoint(&db);
+        db.close().unwrap();
+    }
+    // Signed by the same key, of the same size, and of another history.
+    replace(&disk, SHOWN, &other.contents(SHOWN));
+    let db = builder(&disk, 2).read_only(true).open().unwrap();
+    let report = db.existing_tenant("t").unwrap().verify().unwrap();
+    assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+    assert!(builder(&disk, 3).open().unwrap().tenant("t").is_err());
+}
+
+#[test]
+fn a_note_that_is_far_too_long_is_passed_over() {
+    let disk = SimulatedDisk::new(1);
+    let [_, size] = written(&disk);
+    replace(&disk, file(99_999, "note"), &vec![b'x'; 1 << 20]);
+    let db = builder(&disk, 2).open().unwrap();
+    let latest = db.tenant("t").unwrap().latest_checkpoint().unwrap();
+    assert_eq!(latest.unwrap().size(), size);
+    assert_eq!(db.tenant("t").unwrap().verify().unwrap().findings.len(), 1);
+}

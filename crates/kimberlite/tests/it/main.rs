@@ -9,6 +9,7 @@
 mod basics;
 mod checkpoints;
 mod crash;
+mod group_commit;
 mod keys;
 mod opening;
 mod support;
