@@ -48,9 +48,11 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn set(&self, closed: bool) {
-        self.state.lock().unwrap().closed = closed;
-        self.changed.notify_all();
+    /// Closes the gate until what is returned is dropped, by a failing test too: threads that hang
+    /// would tell nothing.
+    fn close(&self) -> Closed<'_> {
+        self.state.lock().unwrap().closed = true;
+        Closed(self)
     }
 
     /// Lets one sync pass.
@@ -67,6 +69,16 @@ impl Gate {
 
     fn passed(&self) -> usize {
         self.state.lock().unwrap().passed
+    }
+}
+
+/// A gate while it is closed.
+struct Closed<'a>(&'a Gate);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap().closed = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -102,8 +114,8 @@ fn frames(disk: &SimulatedDisk) -> usize {
 fn appends_that_come_during_a_sync_are_written_beside_it_and_share_the_next() {
     let (disk, db, stream, gate) = gated(1);
     let before = (frames(&disk), gate.passed());
-    gate.set(true);
     std::thread::scope(|scope| {
+        let closed = gate.close();
         let first = scope.spawn(|| append(&stream, "first"));
         gate.wait_for_held();
         let others = (0..8).map(|n| {
@@ -123,6 +135,7 @@ fn appends_that_come_during_a_sync_are_written_beside_it_and_share_the_next() {
         assert_eq!(first.join().unwrap().unwrap().first_offset().get(), 1);
         // Two syncs for nine appends.
         gate.let_one_pass();
+        let _open = closed;
         for other in others {
             other.join().unwrap().unwrap();
         }
@@ -137,8 +150,8 @@ fn a_refusal_waits_until_what_it_was_decided_on_is_durable() {
     for fails in [false, true] {
         let (disk, _db, stream, gate) = gated(2);
         let before = frames(&disk);
-        gate.set(true);
         std::thread::scope(|scope| {
+            let closed = gate.close();
             let first = scope.spawn(|| append(&stream, "first"));
             gate.wait_for_held();
             // Decided on the first append, of which nobody knows yet whether it stays.
@@ -154,7 +167,7 @@ fn a_refusal_waits_until_what_it_was_decided_on_is_durable() {
             if fails {
                 disk.fail_sync_at(disk.ops());
             }
-            gate.set(false);
+            drop(closed);
             let kinds = [first, refused, third].map(|thread| {
                 let answer = thread.join().unwrap();
                 answer.err().map(|error| error.kind())
@@ -172,8 +185,8 @@ fn a_refusal_waits_until_what_it_was_decided_on_is_durable() {
 #[test]
 fn one_failed_sync_is_told_to_all_who_share_it_and_to_those_behind_it() {
     let (disk, db, stream, gate) = gated(3);
-    gate.set(true);
     std::thread::scope(|scope| {
+        let closed = gate.close();
         let threads = (0..6).map(|n| {
             let stream = stream.clone();
             scope.spawn(move || append(&stream, &n.to_string()))
@@ -181,7 +194,7 @@ fn one_failed_sync_is_told_to_all_who_share_it_and_to_those_behind_it() {
         let threads = threads.collect::<Vec<_>>();
         gate.wait_for_held();
         disk.fail_sync_at(disk.ops());
-        gate.set(false);
+        drop(closed);
         for thread in threads {
             let error = thread.join().unwrap().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
@@ -215,13 +228,13 @@ fn a_leader_that_panics_leaves_an_unknown_outcome_and_nobody_waiting() {
     append(&stream, "0").unwrap();
     let before = frames(&disk);
     armed.store(true, std::sync::atomic::Ordering::SeqCst);
-    gate.set(true);
     std::thread::scope(|scope| {
+        let closed = gate.close();
         let leader = scope.spawn(|| append(&stream, "1"));
         gate.wait_for_held();
         let follower = scope.spawn(|| append(&stream, "2"));
         wait_for_writes(&disk, before + 2);
-        gate.set(false);
+        drop(closed);
         assert!(leader.join().is_err());
         let error = follower.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
