@@ -148,6 +148,7 @@ impl Watched {
             let _ = engine.log.write_watermark();
             self.marked = true;
         }
+        let _ = tenant.show();
         !engine.log.is_poisoned()
     }
 

@@ -180,7 +180,8 @@ impl Tenant {
     /// As [`Tenant::flush`].
     pub fn settle(&self) -> Result<(), Error> {
         self.inner
-            .with_engine(|engine| Ok(engine.log.write_watermark()?))
+            .with_engine(|engine| Ok(engine.log.write_watermark()?))?;
+        self.inner.show()
     }
 
     /// Whether another process has written more than this read-only handle knows.
