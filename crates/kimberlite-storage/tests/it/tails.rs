@@ -218,3 +218,37 @@ fn a_record_that_rots_behind_its_writer_is_located_by_its_first_byte() {
         assert!(read(whole).unwrap().is_some());
     }
 }
+
+#[test]
+fn the_first_copy_of_a_torn_tail_outlives_openings_that_are_cut_short() {
+    let mut rig = Rig::new(1);
+    rig.append(&one(b"first"));
+    rig.append(&one(&Rng::new(9).bytes(9000)));
+    let last = *layout(&rig.disk).last().unwrap();
+    // One sector of many is lost.
+    rig.disk
+        .overwrite(segment(0), (last.at / SECTOR + 1) * SECTOR, &[0; 512]);
+    let torn = rig.disk.snapshot();
+    let whole = torn.twin();
+    let cut = Rig::open(&whole, 3).unwrap().report.tail_discarded.unwrap();
+    let kept = whole.contents(&cut.kept_in);
+    assert!(kept.len() > 8000, "{} bytes", kept.len());
+    let mut copied_again = 0;
+    for op in 1..=whole.ops() - torn.ops() {
+        for seed in 0..8 {
+            let disk = torn.twin();
+            disk.crash_after(disk.ops() + op);
+            let _ = Rig::open(&disk, 3);
+            let found = disk.crash(CrashMode::Mixed(seed));
+            let told = Rig::open(&found, 4).unwrap().report.tail_discarded;
+            let why = format!("operation {op}, seed {seed}");
+            let told = told.unwrap_or_else(|| panic!("{why}: it is forgotten"));
+            assert_eq!((told.byte, told.bytes), (cut.byte, cut.bytes), "{why}");
+            assert_eq!(found.contents(&told.kept_in), kept, "{why}");
+            let files = found.files().into_iter();
+            let copies = files.filter(|path| path.extension() == told.kept_in.extension());
+            copied_again += usize::from(copies.count() > 1);
+        }
+    }
+    assert!(copied_again > 0, "no opening was cut short while it zeroed");
+}

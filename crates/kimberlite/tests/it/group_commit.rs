@@ -133,6 +133,8 @@ fn appends_that_come_during_a_sync_are_written_beside_it_and_share_the_next() {
         );
         gate.let_one_pass();
         assert_eq!(first.join().unwrap().unwrap().first_offset().get(), 1);
+        gate.wait_for_held();
+        assert_eq!(stream.len().unwrap(), 2, "the others are not durable yet");
         // Two syncs for nine appends.
         gate.let_one_pass();
         let _open = closed;
