@@ -23,7 +23,7 @@ pub(crate) const TEMPORARY_ENDING: &str = ".tmp";
 
 /// Bytes that are written with zeros, and synced, at a time: a sync of the log that comes meanwhile
 /// waits for no more than these.
-const ZEROED_BYTES: u64 = 1 << 20;
+const ZEROED_BYTES: u64 = 256 << 10;
 
 /// A file that reads as zeros, durably, without a name that counts.
 #[derive(Debug)]
@@ -388,7 +388,8 @@ mod tests {
         blank.write_zeros(|| looks.replace(looks.get() + 1) == 2);
         let pieces = disk.syncs() - before;
         assert_eq!(pieces, 2, "it stops after the piece that it is at");
-        assert_eq!(disk.durable_contents(&path), vec![0; 4 << 20]);
+        let zeros = vec![0; usize::try_from(bytes).unwrap()];
+        assert_eq!(disk.durable_contents(&path), zeros);
     }
 
     #[test]
