@@ -230,9 +230,33 @@ fn poisoned(disk: &SimulatedDisk) -> Database {
 }
 
 #[test]
-fn closing_after_a_failed_write_says_that_its_outcome_is_unknown() {
+fn closing_after_a_failed_sync_says_that_its_outcome_is_unknown() {
     let db = poisoned(&SimulatedDisk::new(1));
     assert_eq!(db.close().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+}
+
+#[test]
+fn after_a_failed_write_everything_that_would_sync_says_that_its_outcome_is_unknown() {
+    let disk = SimulatedDisk::new(1);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let stream = tenant.stream("s").unwrap();
+    stream.append(ExpectedVersion::Any, &[event("0")]).unwrap();
+    disk.fail_write_at(disk.ops());
+    let unknown = [
+        stream.append(ExpectedVersion::Any, &[event("1")]).map(drop),
+        stream.append(ExpectedVersion::Any, &[event("2")]).map(drop),
+        tenant.flush(),
+        tenant.settle(),
+        tenant.checkpoint().map(drop),
+    ];
+    for result in unknown {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    }
+    assert_eq!(contents(&db, "t"), ["0"]);
+    drop((tenant, stream));
+    assert_eq!(db.close().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(contents(&builder(&disk, 2).open().unwrap(), "t"), ["0"]);
 }
 
 #[test]
