@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use kimberlite_crypto::{
     Backend, Commit, DataKey, Frontier, KeyId, KeyVersion, Place, SessionCipher, chain_next,
     chain_seed, commitment_bytes, internal_hash, internal_hash_many, leaf_hash, payload_digest,
-    seal_overhead,
+    payload_digests, seal_overhead,
 };
 use kimberlite_types::{LogId, Position, RECORD_HEADER_BYTES, RecordFlags, SessionId, StreamId};
 use sha2::{Digest as _, Sha256};
@@ -40,6 +40,17 @@ fn chain(criterion: &mut Criterion) {
     group.bench_function("sha256 1 KiB floor", |bencher| {
         bencher.iter(|| Sha256::digest(black_box(&payload)));
     });
+
+    for count in [2, 16] {
+        let payloads = vec![payload.as_slice(); count];
+        group.throughput(Throughput::Bytes(1024 * bytes(count)));
+        group.bench_function(
+            BenchmarkId::new("sha256 1 KiB side by side", count),
+            |bencher| {
+                bencher.iter(|| payload_digests(black_box(&payloads).iter().copied()));
+            },
+        );
+    }
 
     group.throughput(Throughput::Elements(1));
     group.bench_function("leaf and link", |bencher| {
