@@ -263,7 +263,7 @@ impl FrameHeader {
 
     /// Returns where in the frame the table begins and the payloads begin.
     pub(crate) fn payloads_at(&self) -> usize {
-        FRAME_HEADER_BYTES + usize::from(self.count) * TABLE_ENTRY_BYTES
+        payloads_at(usize::from(self.count))
     }
 }
 
@@ -272,8 +272,8 @@ impl FrameHeader {
     /// before its own, if there is one, and its own.
     pub(crate) fn entries_of(&self, index: usize) -> Range<usize> {
         debug_assert!(index < usize::from(self.count));
-        let entry_at = |index| FRAME_HEADER_BYTES + index * TABLE_ENTRY_BYTES;
-        entry_at(index.saturating_sub(1))..entry_at(index + 1)
+        // The entry of a record stands where the payloads of as many records would begin.
+        payloads_at(index.saturating_sub(1))..payloads_at(index + 1)
     }
 
     /// Returns where in the frame a payload stands, and its checksum, by its
@@ -292,6 +292,11 @@ impl FrameHeader {
         let length = usize::try_from(self.length).ok()?;
         (start <= end && end <= length).then_some((start..end, entry.checksum))
     }
+}
+
+/// Returns where in a frame of `count` records the payloads begin: behind its header and table.
+pub(crate) const fn payloads_at(count: usize) -> usize {
+    FRAME_HEADER_BYTES + count * TABLE_ENTRY_BYTES
 }
 
 fn offset_from_stored(value: u64) -> Option<Offset> {

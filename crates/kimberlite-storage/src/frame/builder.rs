@@ -9,7 +9,7 @@ use kimberlite_types::{
     RecordKind, SessionId, StreamId, Timestamp, limits,
 };
 
-use super::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, TABLE_ENTRY_BYTES, TableEntry};
+use super::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, TableEntry, payloads_at};
 use crate::history::History;
 use crate::segment::SegmentSeed;
 
@@ -84,7 +84,7 @@ impl FrameBuilder {
             count > 0 && count <= limits::FRAME_RECORDS_MAX,
             "a frame has 1 to 1024 records"
         );
-        let payloads_at = FRAME_HEADER_BYTES + count * TABLE_ENTRY_BYTES;
+        let payloads_at = payloads_at(count);
         let mut buffer = Vec::with_capacity(payloads_at + payload_bytes + FRAME_ALIGN);
         buffer.resize(payloads_at, 0);
         Self {
@@ -203,7 +203,7 @@ impl FrameBuilder {
     }
 
     fn payloads_at(&self) -> usize {
-        FRAME_HEADER_BYTES + usize::from(self.count) * TABLE_ENTRY_BYTES
+        payloads_at(usize::from(self.count))
     }
 }
 
@@ -230,7 +230,7 @@ impl UnplacedFrame {
             history.position(),
             "a frame follows on the log"
         );
-        let payloads_at = FRAME_HEADER_BYTES + self.payloads.len() * TABLE_ENTRY_BYTES;
+        let payloads_at = payloads_at(self.payloads.len());
         let table = self
             .buffer
             .get(FRAME_HEADER_BYTES..payloads_at)

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use kimberlite_crypto::{payload_digest, payload_digests};
-use kimberlite_types::{LeafHash, Position, RecordHeader};
+use kimberlite_crypto::payload_digests;
+use kimberlite_types::{LeafHash, Position};
 
 use super::{FRAME_HEADER_BYTES, FrameHeader};
 use crate::damage::{Damage, DamageKind};
@@ -203,12 +203,6 @@ impl StoredRecord {
     pub fn position(&self) -> Position {
         let index = u64::try_from(self.index).expect("an index fits in 64 bits");
         Position::new(self.frame.base_position.get() + index)
-    }
-
-    /// Computes the canonical header, the payload's digest included.
-    pub fn canonical_header(&self) -> RecordHeader {
-        let digest = payload_digest(&self.payload);
-        self.frame.record(self.index, self.payload_bytes(), digest)
     }
 
     fn payload_bytes(&self) -> u32 {

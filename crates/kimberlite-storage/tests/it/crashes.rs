@@ -5,7 +5,7 @@
 //! that was acknowledged; it must verify, take appends, and survive the next crash, which may come
 //! in the middle of opening it.
 
-use kimberlite_storage::{Durability, SegmentState, StorageError, TailDiscarded, log_exists};
+use kimberlite_storage::{Durability, StorageError, TailDiscarded, log_exists};
 use kimberlite_testkit::{CrashMode, Rng, SECTOR_BYTES, SimulatedDisk};
 use kimberlite_types::Position;
 
@@ -298,21 +298,18 @@ fn a_sync_that_fails_ahead_of_a_writer_that_does_not_sync_is_told_by_the_next_on
         let disk = SimulatedDisk::new(1);
         rig::create(&disk, 1).unwrap();
         let mut options = rig::options(2);
-        options.background = kimberlite_storage::Background::thread();
+        let background = kimberlite_storage::Background::thread();
+        options.background = background.clone();
         let mut rig = Rig::open_with(&disk, options).unwrap();
         // A segment in which some megabytes can be written before half of it is full.
         for segment_bytes in [256 << 10, 1 << 20, 4 << 20, 16 << 20] {
             rig.append(&one(b"one"));
             rig.roll(segment_bytes);
         }
-        let sealed = |rig: &Rig| {
-            let segments = rig.writer.reader().segments(&disk).unwrap();
-            let mut closed = segments.iter().rev().skip(1);
-            closed.all(|segment| segment.state == SegmentState::Sealed)
-        };
-        while !sealed(&rig) {
-            std::thread::yield_now();
-        }
+        // The jobs that make the seals have ended, their last syncs too: none of them is to fail.
+        let (ended, wait) = std::sync::mpsc::channel();
+        background.run(move || ended.send(()).unwrap());
+        wait.recv().unwrap();
         if fails {
             disk.fail_sync_at(disk.ops());
         }

@@ -39,17 +39,23 @@ fn written(disk: &SimulatedDisk) -> [u64; 2] {
     [first, second]
 }
 
-/// The note lies beside the log, and nobody has to make a state for it to be believed.
-#[test]
-fn a_rewritten_log_is_refused_by_its_notes_alone() {
-    let (disk, other) = (SimulatedDisk::new(1), SimulatedDisk::new(1));
-    for (disk, data) in [(&disk, "one history"), (&other, "other tales")] {
-        // The same keys and the same beginning, as somebody who holds a copy can make them.
-        let db = builder(disk, 1).open().unwrap();
+/// Two logs of one beginning, of the same length and with the same keys, as somebody who holds a copy
+/// can make them.
+fn two_histories() -> [SimulatedDisk; 2] {
+    ["one history", "other tales"].map(|data| {
+        let disk = SimulatedDisk::new(1);
+        let db = builder(&disk, 1).open().unwrap();
         append(&db, data);
         checkpoint(&db);
         db.close().unwrap();
-    }
+        disk
+    })
+}
+
+/// The note lies beside the log, and nobody has to make a state for it to be believed.
+#[test]
+fn a_rewritten_log_is_refused_by_its_notes_alone() {
+    let [disk, other] = two_histories();
     let log = Path::new("/db/tenants/t/log/00000000000000000000.seg");
     disk.overwrite(log, 0, &other.contents(log));
     for path in disk.files() {
@@ -214,13 +220,7 @@ fn a_reader_is_not_alarmed_by_a_checkpoint_that_was_made_since_it_opened() {
 
 #[test]
 fn the_note_that_other_tools_see_is_held_against_the_log_whatever_its_size() {
-    let (disk, other) = (SimulatedDisk::new(1), SimulatedDisk::new(1));
-    for (disk, data) in [(&disk, "one history"), (&other, "other tales")] {
-        let db = builder(disk, 1).open().unwrap();
-        append(&db, data);
-        checkpoint(&db);
-        db.close().unwrap();
-    }
+    let [disk, other] = two_histories();
     // Signed by the same key, of the same size, and of another history.
     replace(&disk, SHOWN, &other.contents(SHOWN));
     let db = builder(&disk, 2).read_only(true).open().unwrap();
