@@ -32,7 +32,7 @@ const READS: u64 = 200_000;
 const FLOOR_FILE_BYTES: u64 = 64 << 20;
 
 fn database(encryption: Encryption, sync_policy: SyncPolicy) -> (tempfile::TempDir, Database) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = tempfile::tempdir_in(latencies::scratch()).unwrap();
     let builder = Database::builder(dir.path().join("db"));
     let db = builder
         .encryption(encryption)
@@ -90,7 +90,7 @@ fn append() {
 
 /// A file that was written with zeros ahead, as segments are.
 fn floor_file() -> File {
-    let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = tempfile::tempfile_in(latencies::scratch()).unwrap();
     let zeros = vec![0; 1 << 20];
     for at in (0..FLOOR_FILE_BYTES).step_by(zeros.len()) {
         file.write_all_at(&zeros, at).unwrap();

@@ -3,6 +3,7 @@
 //! Operations that write are measured in rounds, the cases and their floors in turn, each round on
 //! fresh files: a disk that is slow for a while is slow for all of them.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -15,6 +16,13 @@ pub(crate) struct Case<'a> {
     pub(crate) name: &'a str,
     pub(crate) elements: u64,
     pub(crate) prepare: Box<dyn Fn() -> Box<dyn FnMut(u64)> + 'a>,
+}
+
+/// The directory that measured files are made in: the target directory's, or the one that
+/// `KIMBERLITE_BENCH_DIR` names. One in memory shows what is left when the disk costs nothing.
+pub(crate) fn scratch() -> PathBuf {
+    let chosen = std::env::var_os("KIMBERLITE_BENCH_DIR");
+    chosen.map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
 }
 
 /// Whether the command line asks for the bench of this name.

@@ -15,7 +15,7 @@ use kimberlite_storage::{
 use kimberlite_types::{LogId, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
 use tempfile::TempDir;
 
-use crate::latencies::{Case, compare, is_wanted, reads};
+use crate::latencies::{Case, compare, is_wanted, reads, scratch};
 
 const RECORDS: usize = 100;
 const PAYLOAD_BYTES: usize = 1024;
@@ -36,7 +36,7 @@ impl Entropy for Salts {
 }
 
 fn new_log(tail_bytes_max: usize) -> (TempDir, LogWriter) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let dir = tempfile::tempdir_in(scratch()).expect("a directory");
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
     let mut options = LogOptions::new(Arc::new(Salts), Background::thread());
     options.tail_bytes_max = tail_bytes_max;
