@@ -226,7 +226,10 @@ impl Recovered {
         let file = Arc::clone(&active.file);
         let stage = SyncStage::new(Arc::clone(&shared), file, end, options.sync_delay);
         let jobs = Arc::new(Jobs::default());
-        let preparation = Preparation::new(Arc::clone(disk), log_dir, &options, Arc::clone(&jobs));
+        let stage = Arc::new(stage);
+        let beside = options.background.is_thread().then(|| Arc::clone(&stage));
+        let (files, counted) = (Arc::clone(disk), Arc::clone(&jobs));
+        let preparation = Preparation::new(files, log_dir, &options, counted, beside);
         LogWriter {
             shared,
             disk: Arc::clone(disk),
@@ -237,7 +240,7 @@ impl Recovered {
             marked: self.marked,
             last_time: self.last_time,
             preparation,
-            stage: Arc::new(stage),
+            stage,
             unsynced_bytes: 0,
             jobs,
         }

@@ -1,8 +1,10 @@
 //! Making segment files: zeros first, a name last.
 //!
-//! Space is taken at once, and written with zeros in the background, a piece at a time: syncing into
-//! blocks that were written takes half the time. A writer that needs the file before all of it is
-//! written takes it as it is.
+//! Space is taken at once, and written with zeros in the background: syncing into blocks that were
+//! written saves the file system a commit of its own. That is done in pieces, one after each sync of
+//! the log, so that no sync waits for long, and not while the log writes much between its syncs: then
+//! the zeros cost more than the commits. A writer that needs the file before all of it is written
+//! takes it as it is.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,7 @@ use crate::background::{Background, Process};
 use crate::error::StorageError;
 use crate::options::{LogOptions, SegmentSpace};
 use crate::segment::{Segment, SegmentHeader, segment_path};
+use crate::sync_stage::SyncStage;
 
 const PREPARED_NAME: &str = "prepared";
 pub(crate) const NEXT_NAME: &str = "next.tmp";
@@ -21,9 +24,19 @@ pub(crate) const NEXT_NAME: &str = "next.tmp";
 /// What unfinished files end in; they hold nothing that counts.
 pub(crate) const TEMPORARY_ENDING: &str = ".tmp";
 
+/// Bytes that are written with zeros when a file is made: as many as its maker may wait for.
+const ZEROED_AT_ONCE_BYTES: u64 = 256 << 10;
+
 /// Bytes that are written with zeros, and synced, at a time: a sync of the log that comes meanwhile
 /// waits for no more than these.
-const ZEROED_BYTES: u64 = 256 << 10;
+const PIECE_BYTES: u64 = 64 << 10;
+
+/// As [`PIECE_BYTES`], where the log does not sync.
+const QUIET_PIECE_BYTES: u64 = 256 << 10;
+
+/// Bytes between two syncs from which on zeros cost more than they save. Writing 100 KiB takes about
+/// as long as the commit of the file system that they spare.
+const BYTES_A_SYNC_MAX: u64 = 64 << 10;
 
 /// A file that reads as zeros, durably, without a name that counts.
 #[derive(Debug)]
@@ -50,7 +63,7 @@ impl Blank {
         let blank = Self { file, path, bytes };
         let filled = blank.file.allocate(0..bytes).and_then(|()| {
             if space == SegmentSpace::Written {
-                blank.file.zero(0..bytes.min(ZEROED_BYTES))?;
+                blank.file.zero(0..bytes.min(ZEROED_AT_ONCE_BYTES))?;
             }
             blank.file.sync_all()
         });
@@ -64,12 +77,17 @@ impl Blank {
         }
     }
 
-    /// Writes zeros over the rest, until somebody needs the file. A write that fails leaves what is
-    /// taken as it is.
-    fn write_zeros(&self, needed: impl Fn() -> bool) {
-        let mut at = ZEROED_BYTES;
-        while at < self.bytes && !needed() {
-            let end = self.bytes.min(at + ZEROED_BYTES);
+    /// Writes zeros over the rest, in pieces of as many bytes as `next_piece` says, 0 to pass, until
+    /// it says none. A write that fails leaves what is taken as it is.
+    fn write_zeros(&self, mut next_piece: impl FnMut() -> Option<u64>) {
+        let mut at = ZEROED_AT_ONCE_BYTES;
+        while at < self.bytes
+            && let Some(bytes) = next_piece()
+        {
+            if bytes == 0 {
+                continue;
+            }
+            let end = self.bytes.min(at + bytes);
             let written = self.file.zero(at..end).and_then(|()| self.file.sync_data());
             if let Err(error) = written {
                 tracing::warn!(%error, "cannot write the next segment ahead");
@@ -136,6 +154,8 @@ pub(crate) struct Preparation {
     background: Background,
     space: SegmentSpace,
     jobs: Arc<Jobs>,
+    /// Whose syncs the zeros make way for, where they are written beside them.
+    stage: Option<Arc<SyncStage>>,
     next: Arc<Next>,
     requested: bool,
     /// Names the next file, so that no two blanks in the making share one.
@@ -211,8 +231,10 @@ impl Preparation {
         log_dir: PathBuf,
         options: &LogOptions,
         jobs: Arc<Jobs>,
+        stage: Option<Arc<SyncStage>>,
     ) -> Self {
         Self {
+            stage,
             disk,
             log_dir,
             background: options.background.clone(),
@@ -238,6 +260,10 @@ impl Preparation {
         self.next.needed.store(false, Ordering::Relaxed);
         self.next.set(Making::Queued(self.count));
         let (next, number) = (Arc::clone(&self.next), self.count);
+        let mut pace = Pace {
+            stage: self.stage.clone(),
+            written: None,
+        };
         self.background.run(move || {
             if !next.begin(number) {
                 return;
@@ -246,7 +272,10 @@ impl Preparation {
             match Blank::make(disk.as_ref(), path, bytes, space) {
                 Ok(blank) => {
                     if space == SegmentSpace::Written {
-                        blank.write_zeros(|| handover.0.needed.load(Ordering::Relaxed));
+                        blank.write_zeros(|| {
+                            let needed = handover.0.needed.load(Ordering::Relaxed);
+                            (!needed).then(|| pace.next_piece())
+                        });
                     }
                     handover.1 = Some(blank);
                 }
@@ -256,6 +285,11 @@ impl Preparation {
             drop(handover);
             drop(running);
         });
+    }
+
+    /// Ends what is being made soon.
+    pub(crate) fn give_up(&self) {
+        self.next.needed.store(true, Ordering::Relaxed);
     }
 
     /// Returns a blank of exactly `bytes`: the one made ahead when there is one that fits.
@@ -274,6 +308,33 @@ impl Preparation {
                     self.space,
                 )?)
             }
+        }
+    }
+}
+
+/// How fast zeros are written beside a log.
+#[derive(Debug)]
+struct Pace {
+    /// None where nothing runs beside the log.
+    stage: Option<Arc<SyncStage>>,
+    /// The log's bytes before the last look.
+    written: Option<u64>,
+}
+
+impl Pace {
+    /// Waits for a good time for the next piece, and returns its bytes; 0 when it is none.
+    fn next_piece(&mut self) -> u64 {
+        let Some(stage) = &self.stage else {
+            return QUIET_PIECE_BYTES;
+        };
+        let Some(written) = stage.after_sync() else {
+            return QUIET_PIECE_BYTES;
+        };
+        let since = written - self.written.replace(written).unwrap_or(0);
+        if since > BYTES_A_SYNC_MAX {
+            0
+        } else {
+            PIECE_BYTES
         }
     }
 }
@@ -353,6 +414,7 @@ mod tests {
             log_dir.to_owned(),
             &options(),
             Arc::default(),
+            None,
         );
         let mut taken = Vec::new();
         for _ in 0..3 {
@@ -381,11 +443,14 @@ mod tests {
         let log_dir = Path::new("/log");
         disk.create_dir_all(log_dir).unwrap();
         let path = log_dir.join("blank");
-        let bytes = 4 * ZEROED_BYTES;
+        let bytes = ZEROED_AT_ONCE_BYTES + 4 * PIECE_BYTES;
         let blank = Blank::make(&disk, path.clone(), bytes, SegmentSpace::Written).unwrap();
         let before = disk.syncs();
-        let looks = std::cell::Cell::new(0);
-        blank.write_zeros(|| looks.replace(looks.get() + 1) == 2);
+        let mut left = 2;
+        blank.write_zeros(|| {
+            left -= 1;
+            (left >= 0).then_some(PIECE_BYTES)
+        });
         let pieces = disk.syncs() - before;
         assert_eq!(pieces, 2, "it stops after the piece that it is at");
         let zeros = vec![0; usize::try_from(bytes).unwrap()];
@@ -413,6 +478,7 @@ mod tests {
             log_dir.to_owned(),
             &options(),
             Arc::default(),
+            None,
         );
         preparation.request(SEGMENT_BYTES_MIN);
         let blank = preparation.take(2 * SEGMENT_BYTES_MIN).unwrap();

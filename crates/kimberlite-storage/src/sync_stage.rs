@@ -29,6 +29,9 @@ const GATHER_PART: u32 = 2;
 /// No leader waits longer than this, whatever the last sync took.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
+/// A log without a sync for this long is quiet: a few times what a sync takes.
+const QUIET: Duration = Duration::from_millis(2);
+
 /// What the writer of a log and those who wait for it share.
 #[derive(Debug)]
 pub struct SyncStage {
@@ -53,6 +56,10 @@ struct State {
     waiting: usize,
     /// How many shared the last sync.
     cohort: usize,
+    /// Syncs that have ended.
+    syncs: u64,
+    /// Bytes that were written to all files.
+    bytes: u64,
     last_sync: Duration,
 }
 
@@ -71,6 +78,8 @@ impl SyncStage {
             poisoned: false,
             waiting: 0,
             cohort: 1,
+            syncs: 0,
+            bytes: 0,
             last_sync: Duration::ZERO,
         };
         Self {
@@ -128,11 +137,26 @@ impl SyncStage {
         self.state().poisoned
     }
 
-    /// Notes that everything before `end` has been written.
-    pub(crate) fn written(&self, end: Position) {
+    /// Notes that everything before `end` has been written, by `bytes` more bytes.
+    pub(crate) fn written(&self, end: Position, bytes: u64) {
         let mut state = self.state();
         debug_assert!(state.written <= end);
         state.written = end;
+        state.bytes += bytes;
+    }
+
+    /// Waits for the end of the next sync, and returns how many bytes were written so far; `None`
+    /// when the log is quiet.
+    ///
+    /// Whoever uses the same disk for work that nobody waits for does it then: it stands in the way
+    /// of one sync at most, and the next one has it behind itself.
+    pub(crate) fn after_sync(&self) -> Option<u64> {
+        let state = self.state();
+        let syncs = state.syncs;
+        let same = |state: &mut State| state.syncs == syncs && !state.poisoned;
+        let ended = self.ended.wait_timeout_while(state, QUIET, same);
+        let (state, timeout) = ended.unwrap_or_else(PoisonError::into_inner);
+        (!timeout.timed_out()).then_some(state.bytes)
     }
 
     /// Makes the outcome of a write unknown, and tells those who wait.
@@ -191,6 +215,7 @@ impl SyncStage {
             }
         }
         (state.cohort, state.last_sync) = (cohort, spent);
+        state.syncs += 1;
         drop(state);
         drop(leading);
         synced

@@ -34,6 +34,10 @@ use crate::sync_stage::SyncStage;
 /// Bytes that are written, where nobody waits for them, before a sync is begun.
 const SYNC_AHEAD_BYTES: u64 = 8 << 20;
 
+/// The next segment is prepared from this part of the active one on: a log that stops before is
+/// not made to take its space.
+const PREPARED_FROM_PART: u64 = 4;
+
 /// When a commit group is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -153,7 +157,7 @@ impl LogWriter {
             Durability::EachFrame => self.write_each(&frames)?,
         }
         self.publish_written(frames);
-        self.stage.written(self.history.position());
+        self.stage.written(self.history.position(), bytes);
         if durability == Durability::Later {
             self.sync_ahead(bytes);
             Ok(())
@@ -263,8 +267,8 @@ impl LogWriter {
             view.end = self.history.position();
         }
         drop(view);
-        let half = self.active.header.segment_bytes / 2;
-        if self.write_at > half && self.active.base() > Position::ZERO {
+        let early = self.active.header.segment_bytes / PREPARED_FROM_PART;
+        if self.write_at > early && self.active.base() > Position::ZERO {
             self.preparation.request(next_segment_bytes(
                 Some(self.active.header.segment_bytes),
                 0,
@@ -397,6 +401,7 @@ impl LogWriter {
 impl Drop for LogWriter {
     fn drop(&mut self) {
         // The next opening removes unfinished files: none may be in the making then.
+        self.preparation.give_up();
         self.jobs.wait();
     }
 }
