@@ -8,6 +8,8 @@
     reason = "a bench that fails has nothing to measure, and its figures are what it is for"
 )]
 
+#[path = "storage/backends.rs"]
+mod backends;
 #[path = "storage/latencies.rs"]
 mod latencies;
 #[path = "storage/log.rs"]
@@ -20,7 +22,7 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
 
 use criterion::{Criterion, Throughput, criterion_group};
-use kimberlite::{Database, Encryption, Event, ExpectedVersion, SyncPolicy, Tenant};
+use kimberlite::{Database, Encryption, Event, ExpectedVersion, SyncPolicy, Tenant, WriteMode};
 use latencies::{Case, compare};
 
 const BATCH: usize = 100;
@@ -32,11 +34,20 @@ const READS: u64 = 200_000;
 const FLOOR_FILE_BYTES: u64 = 64 << 20;
 
 fn database(encryption: Encryption, sync_policy: SyncPolicy) -> (tempfile::TempDir, Database) {
+    database_by(WriteMode::default(), encryption, sync_policy)
+}
+
+fn database_by(
+    write_mode: WriteMode,
+    encryption: Encryption,
+    sync_policy: SyncPolicy,
+) -> (tempfile::TempDir, Database) {
     let dir = tempfile::tempdir_in(latencies::scratch()).unwrap();
     let builder = Database::builder(dir.path().join("db"));
     let db = builder
         .encryption(encryption)
         .sync_policy(sync_policy)
+        .write_mode(write_mode)
         .open()
         .unwrap();
     (dir, db)
@@ -150,6 +161,7 @@ criterion_group!(benches, verify, log::verify_log);
 fn main() {
     append();
     threads::compare();
+    backends::compare();
     read();
     log::append();
     log::read();

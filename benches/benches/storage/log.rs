@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use kimberlite_crypto::payload_digest;
-use kimberlite_disk::{Disk, OpenMode, OsDisk};
+use kimberlite_disk::{Disk, OpenMode, OsDisk, WriteMode};
 use kimberlite_storage::{
     Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, LogReader,
     LogWriter, UnplacedFrame, Witness, create_log, open_writer, verify,
@@ -36,10 +36,15 @@ impl Entropy for Salts {
 }
 
 fn new_log(tail_bytes_max: usize) -> (TempDir, LogWriter) {
+    new_log_by(WriteMode::default(), tail_bytes_max)
+}
+
+pub(crate) fn new_log_by(mode: WriteMode, tail_bytes_max: usize) -> (TempDir, LogWriter) {
     let dir = tempfile::tempdir_in(scratch()).expect("a directory");
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
     let mut options = LogOptions::new(Arc::new(Salts), Background::thread());
     options.tail_bytes_max = tail_bytes_max;
+    options.write_mode = mode;
     let mut genesis = FrameBuilder::new(RecordKind::Genesis, RecordFlags::PLAIN, 1, 7);
     genesis.push(b"genesis");
     let genesis = (genesis.build(), placement(Position::ZERO));
@@ -63,15 +68,19 @@ fn placement(base_position: Position) -> FramePlacement {
 }
 
 fn frame(payload: &[u8]) -> UnplacedFrame {
-    let bytes = RECORDS * payload.len();
-    let mut frame = FrameBuilder::new(RecordKind::Event, RecordFlags::PLAIN, RECORDS, bytes);
-    for _ in 0..RECORDS {
+    frame_of(RECORDS, payload)
+}
+
+pub(crate) fn frame_of(records: usize, payload: &[u8]) -> UnplacedFrame {
+    let bytes = records * payload.len();
+    let mut frame = FrameBuilder::new(RecordKind::Event, RecordFlags::PLAIN, records, bytes);
+    for _ in 0..records {
         frame.push(payload);
     }
     frame.build()
 }
 
-fn commit(writer: &mut LogWriter, frame: UnplacedFrame, durability: Durability) {
+pub(crate) fn commit(writer: &mut LogWriter, frame: UnplacedFrame, durability: Durability) {
     let group = vec![(frame, placement(writer.next_position()))];
     writer.commit(group, durability).expect("space for a group");
 }

@@ -11,10 +11,10 @@ use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use kimberlite::{Encryption, Event, ExpectedVersion, SyncPolicy};
+use kimberlite::{Encryption, Event, ExpectedVersion, SyncPolicy, WriteMode};
 
 use crate::latencies::{histogram, is_smoke_run, is_wanted, quantiles};
-use crate::{FLOOR_FILE_BYTES, database, floor_file};
+use crate::{FLOOR_FILE_BYTES, database_by, floor_file};
 
 const EVENT_BYTES: usize = 256;
 /// What one such event takes in the log, encrypted and committed to.
@@ -39,11 +39,38 @@ pub(crate) fn compare() {
         let mut ours = Measured::default();
         let mut bare = Measured::default();
         for _ in 0..rounds {
-            measure_database(&mut ours, threads, each, batch);
+            measure_database(&mut ours, WriteMode::default(), threads, each, batch);
             measure_queue(&mut bare, threads, each, batch);
         }
         ours.print(&format!("{group}/durable encrypted"));
         bare.print(&format!("{group}/floor: bare queue"));
+    }
+}
+
+/// Sixteen threads by each way to the disk, in turn.
+pub(crate) fn compare_backends(modes: &[(&str, WriteMode)]) {
+    for (batch, appends) in [(1, APPENDS / 2), (100, APPENDS / 20)] {
+        let group = format!("backends/16 threads append {batch} of 256 B");
+        if !is_wanted(&group) {
+            continue;
+        }
+        let (rounds, each) = if is_smoke_run() {
+            (1, 1)
+        } else {
+            (ROUNDS, appends / 16)
+        };
+        let mut measured = modes
+            .iter()
+            .map(|_| Measured::default())
+            .collect::<Vec<_>>();
+        for _ in 0..rounds {
+            for ((_, mode), measured) in modes.iter().zip(&mut measured) {
+                measure_database(measured, *mode, 16, each, batch);
+            }
+        }
+        for ((name, _), measured) in modes.iter().zip(measured) {
+            measured.print(&format!("{group}/{name}"));
+        }
     }
 }
 
@@ -76,8 +103,14 @@ impl Measured {
     }
 }
 
-fn measure_database(measured: &mut Measured, threads: usize, each: u64, batch: usize) {
-    let (_dir, db) = database(Encryption::On, SyncPolicy::EveryBatch);
+fn measure_database(
+    measured: &mut Measured,
+    mode: WriteMode,
+    threads: usize,
+    each: u64,
+    batch: usize,
+) {
+    let (_dir, db) = database_by(mode, Encryption::On, SyncPolicy::EveryBatch);
     let tenant = db.tenant("t").unwrap();
     let events = vec![Event::new("measured", vec![7; EVENT_BYTES]); batch];
     let streams = (0..threads).map(|n| tenant.stream(&format!("s{n}")).unwrap());

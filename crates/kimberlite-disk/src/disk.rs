@@ -320,6 +320,12 @@ pub enum OpenMode {
     Read,
     /// Reading and writing.
     ReadWrite,
+    /// Writing past the page cache: offset, length and place in memory of each write are multiples
+    /// of [`BLOCK_BYTES`](crate::BLOCK_BYTES).
+    ///
+    /// Where the file system does not know that, opening or writing fails with
+    /// [`io::ErrorKind::InvalidInput`] or [`io::ErrorKind::Unsupported`].
+    Direct,
 }
 
 /// One name in a directory.

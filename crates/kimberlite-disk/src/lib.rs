@@ -7,14 +7,16 @@
 //! * [`Disk`]: the directory tree. Creates, opens, renames, removes, lists, locks.
 //! * [`DiskFile`]: one open file. Positioned reads, gathered writes, syncs, a read-only mapping.
 //! * [`DiskDirectory`]: one open directory, to make the entries in it durable.
-//! * [`OsDisk`]: the buffered files of the operating system.
+//! * [`OsDisk`]: the files of the operating system.
+//! * [`Appender`]: appends to a file, through the page cache or past it.
 //!
 //! # What is durable when
 //!
 //! | act                                    | durable after                                       |
 //! | -------------------------------------- | --------------------------------------------------- |
 //! | bytes written                          | [`DiskFile::sync_data`] or [`DiskFile::sync_all`]   |
-//! | length changed                         | the same                                            |
+//! | bytes appended                         | [`Appender::sync`]                                  |
+//! | length changed                         | as bytes written                                    |
 //! | file created, renamed, removed         | [`Disk::sync_dir`] of the directory of its name     |
 //! | [`Disk::create_dir_all`]               | at once                                             |
 //! | [`Disk::write_new_atomic`]             | at once, and whole or not at all                    |
@@ -42,12 +44,16 @@
 
 #![deny(unsafe_code)]
 
+mod appender;
+mod direct;
 mod disk;
 mod error;
 mod lock;
 mod map;
 mod os;
 
+pub use appender::{Appender, WriteMode};
+pub use direct::BLOCK_BYTES;
 pub use disk::{Access, DirectoryLock, Disk, DiskDirectory, DiskFile, Entry, OpenMode};
 pub use error::DiskError;
 pub use os::OsDisk;

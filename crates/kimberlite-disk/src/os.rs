@@ -1,4 +1,4 @@
-//! The operating system's files: buffered reads and writes through the page cache.
+//! The operating system's files, through the page cache and past it.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one backend that stands on std::fs"
@@ -22,7 +22,7 @@ use crate::{Access, DirectoryLock, Disk, DiskDirectory, DiskError, DiskFile, Ent
 /// The permission bits of group and others.
 const MODE_OTHERS: u32 = 0o077;
 
-/// The disk of the operating system, through its page cache.
+/// The disk of the operating system, through its page cache but for [`OpenMode::Direct`].
 ///
 /// Has no state: two values are the same disk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,11 +61,13 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(mode == OpenMode::ReadWrite)
-            .open(path)
-            .map_err(|e| DiskError::from_io(path, "open", e))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        let opened = match mode {
+            OpenMode::Read | OpenMode::ReadWrite => options.open(path),
+            OpenMode::Direct => open_direct(&mut options, path),
+        };
+        let file = opened.map_err(|e| DiskError::from_io(path, "open", e))?;
         Ok(Arc::new(OsFile {
             file,
             path: path.to_path_buf(),
@@ -240,6 +242,22 @@ impl DiskDirectory for OsDirectory {
             .sync_all()
             .map_err(|e| DiskError::from_io(&self.path, "sync directory", e))
     }
+}
+
+#[cfg(target_os = "linux")]
+fn open_direct(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flag = rustix::fs::OFlags::DIRECT.bits();
+    let flag = i32::try_from(flag).map_err(|_| io::ErrorKind::Unsupported)?;
+    let file = options.custom_flags(flag).open(path)?;
+    // A direct write into pages that are cached has to drop them one by one: all at once costs less.
+    // A file system that keeps them all the same is slower, and nothing else.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &mut OpenOptions, _: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Writes all slices by as many calls of `write` as it takes, which may each write a part only:

@@ -191,7 +191,7 @@ pub fn open_writer(
         last_time: opening.last_time,
     };
     drop(opening);
-    let writer = recovered.begin(disk, log_dir, options);
+    let writer = recovered.begin(disk, log_dir, options)?;
     for (closed, history) in unsealed {
         writer.seal(closed, history);
     }
@@ -210,8 +210,16 @@ struct Recovered {
 }
 
 impl Recovered {
-    fn begin(self, disk: &Arc<dyn Disk>, log_dir: PathBuf, options: LogOptions) -> LogWriter {
+    fn begin(
+        self,
+        disk: &Arc<dyn Disk>,
+        log_dir: PathBuf,
+        options: LogOptions,
+    ) -> Result<LogWriter, DiskError> {
         let (active, end) = (Arc::new(self.active), self.history.position());
+        let mode = options.write_mode();
+        let appender = active.appender(disk.as_ref(), &log_dir, self.write_at, mode)?;
+        let appender = Arc::new(appender);
         let view = View {
             closed: self.closed,
             active: Arc::clone(&active),
@@ -223,18 +231,19 @@ impl Recovered {
         };
         let shared = Shared::new(active.header.log_id, log_dir.clone(), view);
         let shared = Arc::new(shared);
-        let file = Arc::clone(&active.file);
-        let stage = SyncStage::new(Arc::clone(&shared), file, end, options.sync_delay);
+        let delay = options.sync_delay;
+        let stage = SyncStage::new(Arc::clone(&shared), Arc::clone(&appender), end, delay);
         let jobs = Arc::new(Jobs::default());
         let stage = Arc::new(stage);
         let beside = options.background.is_thread().then(|| Arc::clone(&stage));
         let (files, counted) = (Arc::clone(disk), Arc::clone(&jobs));
         let preparation = Preparation::new(files, log_dir, &options, counted, beside);
-        LogWriter {
+        Ok(LogWriter {
             shared,
             disk: Arc::clone(disk),
             options,
             active,
+            appender,
             history: self.history,
             write_at: self.write_at,
             marked: self.marked,
@@ -243,7 +252,7 @@ impl Recovered {
             stage,
             unsynced_bytes: 0,
             jobs,
-        }
+        })
     }
 }
 

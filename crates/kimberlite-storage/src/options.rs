@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kimberlite_disk::WriteMode;
+
 use crate::background::Background;
 
 /// A source of unpredictable bytes.
@@ -41,6 +43,9 @@ pub struct LogOptions {
     pub visibility: Visibility,
     /// How the space of segments is taken.
     pub segment_space: SegmentSpace,
+    /// How frames come to the disk. Where readers see what is not synced yet, it is through the page
+    /// cache in any case: only there can they read it.
+    pub write_mode: WriteMode,
     /// Bytes of recent frames that are kept in memory for readers.
     pub tail_bytes_max: usize,
     /// How long whoever begins a sync waits for others to share it.
@@ -59,9 +64,18 @@ impl LogOptions {
             entropy,
             visibility: Visibility::Durable,
             segment_space: SegmentSpace::Written,
+            write_mode: WriteMode::default(),
             tail_bytes_max: Self::TAIL_BYTES_MAX,
             sync_delay: Duration::ZERO,
             background,
+        }
+    }
+
+    /// Returns how frames come to the disk.
+    pub(crate) fn write_mode(&self) -> WriteMode {
+        match self.visibility {
+            Visibility::Durable => self.write_mode,
+            Visibility::Written => WriteMode::Buffered,
         }
     }
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use kimberlite_disk::{DiskError, DiskFile};
+use kimberlite_disk::{Appender, Disk, DiskError, DiskFile, WriteMode};
 use kimberlite_types::{Position, limits};
 
 use crate::damage::{Damage, DamageKind};
@@ -112,6 +112,18 @@ impl Segment {
         let bytes = self.file.bytes()?.min(self.header.segment_bytes);
         let map = self.file.map(bytes)?;
         Ok(self.map.get_or_init(|| map))
+    }
+
+    /// Returns what appends to the segment from byte `at` on, where free space begins.
+    pub(crate) fn appender(
+        &self,
+        disk: &dyn Disk,
+        log_dir: &Path,
+        at: u64,
+        mode: WriteMode,
+    ) -> Result<Appender, DiskError> {
+        let path = segment_path(log_dir, self.base());
+        Appender::open(disk, Arc::clone(&self.file), &path, at, mode)
     }
 
     pub(crate) fn seed(&self) -> SegmentSeed {

@@ -10,14 +10,14 @@
 //!
 //! Invariants:
 //!
-//! * `durable <= written`, and what stands between the two is in `file`, the active segment.
+//! * `durable <= written`, and what stands between the two was appended by `appender`, to the active segment.
 //! * Never two syncs at once: the operating system tells a failure to one of those who ask.
 //! * Once a write or a sync has failed, nothing becomes durable any more.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kimberlite_disk::{DiskError, DiskFile};
+use kimberlite_disk::{Appender, DiskError};
 use kimberlite_types::Position;
 
 use crate::error::StorageError;
@@ -47,7 +47,7 @@ pub struct SyncStage {
 
 #[derive(Debug)]
 struct State {
-    file: Arc<dyn DiskFile>,
+    appender: Arc<Appender>,
     written: Position,
     durable: Position,
     syncing: bool,
@@ -66,12 +66,12 @@ struct State {
 impl SyncStage {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        file: Arc<dyn DiskFile>,
+        appender: Arc<Appender>,
         durable: Position,
         delay: Duration,
     ) -> Self {
         let state = State {
-            file,
+            appender,
             written: durable,
             durable,
             syncing: false,
@@ -165,20 +165,20 @@ impl SyncStage {
         self.ended.notify_all();
     }
 
-    /// Syncs the file as it is, also when every record in it is durable.
+    /// Syncs what was appended, also when every record in it is durable.
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
         let state = self.idle()?;
         self.lead(state).map_err(StorageError::OutcomeUnknown)
     }
 
-    /// Turns to the next segment's file, when everything in the one before is durable.
-    pub(crate) fn turn_to(&self, file: Arc<dyn DiskFile>) -> Result<(), StorageError> {
+    /// Turns to the next segment, when everything in the one before is durable.
+    pub(crate) fn turn_to(&self, appender: Arc<Appender>) -> Result<(), StorageError> {
         let mut state = self.idle()?;
         assert_eq!(
             state.durable, state.written,
             "a segment is whole and synced before the next one is written"
         );
-        state.file = file;
+        state.appender = appender;
         Ok(())
     }
 
@@ -197,10 +197,10 @@ impl SyncStage {
         state.syncing = true;
         let leading = Leading(self);
         let state = self.gather(state);
-        let (file, target) = (Arc::clone(&state.file), state.written);
+        let (appender, target) = (Arc::clone(&state.appender), state.written);
         let cohort = state.waiting;
         drop(state);
-        let (synced, spent) = timed(|| file.sync_data());
+        let (synced, spent) = timed(|| appender.sync());
         let mut state = self.state();
         match &synced {
             Ok(()) => {

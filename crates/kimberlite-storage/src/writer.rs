@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use kimberlite_crypto::internal_hash;
-use kimberlite_disk::{Access, Disk, DiskError};
+use kimberlite_disk::{Access, Appender, Disk, DiskError};
 use kimberlite_types::{Position, Timestamp, limits};
 
 use crate::checkpoint::HistoryState;
@@ -56,6 +56,8 @@ pub struct LogWriter {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: LogOptions,
     pub(crate) active: Arc<Segment>,
+    /// Writes to the active segment.
+    pub(crate) appender: Arc<Appender>,
     pub(crate) history: History,
     pub(crate) write_at: u64,
     /// The highest durable position that a frame on disk tells.
@@ -236,7 +238,7 @@ impl LogWriter {
             .iter()
             .map(|frame| frame.bytes.as_ref())
             .collect::<Vec<_>>();
-        let written = self.active.file.write_all_at(&buffers, self.write_at);
+        let written = self.appender.append(&buffers);
         written.map_err(|error| self.poison(error))?;
         self.write_at += frames
             .iter()
@@ -311,7 +313,7 @@ impl LogWriter {
             self.shared.log_id.prefix(),
         );
         let encoded = header.encode(self.active.seed(), self.write_at);
-        let written = self.active.file.write_all_at(&[&encoded], self.write_at);
+        let written = self.appender.append(&[&encoded]);
         written.map_err(|error| self.poison(error))?;
         self.stage.sync()?;
         self.write_at += header.stored_bytes();
@@ -350,7 +352,11 @@ impl LogWriter {
             .fill(header, &[])?;
         let named = unnamed.name(self.disk.as_ref(), &self.shared.log_dir);
         let segment = Arc::new(named.map_err(|error| self.poison(error))?);
-        self.stage.turn_to(Arc::clone(&segment.file))?;
+        // What the file system refused once is not tried again.
+        let mode = self.appender.mode();
+        let appender = segment.appender(self.disk.as_ref(), &self.shared.log_dir, FRAMES_AT, mode);
+        self.appender = Arc::new(appender.map_err(|error| self.poison(error))?);
+        self.stage.turn_to(Arc::clone(&self.appender))?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         let frames_end = std::mem::replace(&mut self.write_at, FRAMES_AT);
         self.marked = self.history.position();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kimberlite_disk::{Access, Disk, DiskError, DiskFile, Entry, OpenMode};
+use kimberlite_disk::{Access, Appender, Disk, DiskError, DiskFile, Entry, OpenMode, WriteMode};
 
 /// Longer than a page, not a multiple of anything.
 const LONG_BYTES: usize = 3 * 4096 + 17;
@@ -16,6 +16,7 @@ pub fn check_disk(disk: &dyn Disk, root: &Path) {
     check_lengths(disk, &root.join("lengths"));
     check_refusals(disk, &root.join("refusals"));
     check_atomic_write(disk, &root.join("atomic"));
+    check_appenders(disk, &root.join("appenders"));
     check_locks(disk, &root.join("locks"));
 }
 
@@ -291,6 +292,41 @@ fn check_atomic_write(disk: &dyn Disk, root: &Path) {
         matches!(orphan, Err(DiskError::NotFound { .. })),
         "{orphan:?}"
     );
+}
+
+/// Every way to append leaves the same bytes, also when it goes on where another one stopped.
+fn check_appenders(disk: &dyn Disk, root: &Path) {
+    disk.create_dir_all(root).expect("a fresh tree");
+    let long: Vec<u8> = (1..251_u8).cycle().take(2 * LONG_BYTES).collect();
+    let (begun, rest) = long.split_at(LONG_BYTES);
+    let modes = [WriteMode::Buffered, WriteMode::Direct];
+    for (first, second) in modes
+        .iter()
+        .flat_map(|a| modes.iter().map(move |b| (*a, *b)))
+    {
+        let path = root.join(format!("{first:?}-{second:?}"));
+        let file = create(disk, &path, &vec![0; 64 << 10]);
+        file.sync_all().expect("a sync");
+        let open = |at: usize, mode| {
+            let file = disk.open(&path, OpenMode::ReadWrite).expect("it is there");
+            Appender::open(disk, file, &path, u64_of(at), mode).expect("there is space")
+        };
+        let appender = open(8, first);
+        appender
+            .append(&[b"", &begun[..9]])
+            .expect("there is space");
+        appender.append(&[&begun[9..]]).expect("there is space");
+        appender.sync().expect("a sync");
+        drop(appender);
+        let appender = open(8 + begun.len(), second);
+        for part in rest.chunks(1000) {
+            appender.append(&[part]).expect("there is space");
+            appender.sync().expect("a sync");
+        }
+        let mut expected = vec![0; 64 << 10];
+        expected[8..8 + long.len()].copy_from_slice(&long);
+        assert!(read(disk, &path) == expected, "{first:?}, then {second:?}");
+    }
 }
 
 fn check_locks(disk: &dyn Disk, root: &Path) {

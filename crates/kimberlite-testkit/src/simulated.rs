@@ -19,6 +19,7 @@ mod node;
 mod tree;
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -108,6 +109,16 @@ impl SimulatedDisk {
     /// Limits what all files may hold together; a write beyond it is cut short and refused.
     pub fn set_space_bytes(&self, space_bytes: Option<u64>) {
         self.core().space_bytes = space_bytes;
+    }
+
+    /// Refuses to open files for direct writes, as some file systems do.
+    pub fn refuse_direct(&self) {
+        self.core().refuses_direct = true;
+    }
+
+    /// How often a file was to be opened for direct writes.
+    pub fn direct_opens(&self) -> u64 {
+        self.core().direct_opens
     }
 
     /// What all files hold together.
@@ -257,8 +268,15 @@ impl Disk for SimulatedDisk {
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
-        let core = self.core();
+        let mut core = self.core();
         core.alive(path, "open")?;
+        if mode == OpenMode::Direct {
+            core.direct_opens += 1;
+            if core.refuses_direct {
+                let refused = io::ErrorKind::InvalidInput.into();
+                return Err(DiskError::from_io(path, "open", refused));
+            }
+        }
         let node = core.tree.existing(path)?;
         core.tree
             .file(node)

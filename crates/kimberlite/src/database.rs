@@ -95,6 +95,7 @@ impl Database {
         };
         let mut log_options = LogOptions::new(Arc::clone(&options.entropy), background);
         log_options.tail_bytes_max = options.tail_bytes_max;
+        log_options.write_mode = options.write_mode;
         if !options.sync_policy.is_durable() {
             log_options.visibility = Visibility::Written;
             log_options.segment_space = SegmentSpace::Taken;

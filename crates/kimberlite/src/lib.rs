@@ -76,7 +76,7 @@ pub use environment::{Clock, SystemClock, SystemEntropy};
 pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use inspect::{Inspection, KeySummary, Stats};
-pub use kimberlite_disk::Disk;
+pub use kimberlite_disk::{Disk, WriteMode};
 pub use kimberlite_kernel::ExpectedVersion;
 pub use kimberlite_storage::{
     Damage, DamageKind, Entropy, FrameHeader, OpenReport, SegmentState, SegmentSummary,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kimberlite_disk::{Disk, OsDisk};
+use kimberlite_disk::{Disk, OsDisk, WriteMode};
 use kimberlite_storage::Entropy;
 
 use crate::database::Database;
@@ -69,6 +69,7 @@ pub(crate) struct Options {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) encryption: Encryption,
     pub(crate) sync_policy: SyncPolicy,
+    pub(crate) write_mode: WriteMode,
     pub(crate) create: bool,
     pub(crate) read_only: bool,
     pub(crate) background: bool,
@@ -107,6 +108,7 @@ impl DatabaseBuilder {
             entropy: Arc::new(SystemEntropy),
             encryption: Encryption::default(),
             sync_policy: SyncPolicy::default(),
+            write_mode: WriteMode::default(),
             create: true,
             read_only: false,
             background: true,
@@ -147,6 +149,14 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn sync_policy(mut self, sync_policy: SyncPolicy) -> Self {
         self.options.sync_policy = sync_policy;
+        self
+    }
+
+    /// How what is appended from now on comes to the disk; the files are the same. Under
+    /// [`SyncPolicy::OnFlush`] it goes through the page cache whatever is said here.
+    #[must_use]
+    pub fn write_mode(mut self, write_mode: WriteMode) -> Self {
+        self.options.write_mode = write_mode;
         self
     }
 

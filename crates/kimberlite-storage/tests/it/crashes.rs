@@ -5,6 +5,7 @@
 //! that was acknowledged; it must verify, take appends, and survive the next crash, which may come
 //! in the middle of opening it.
 
+use kimberlite_disk::WriteMode;
 use kimberlite_storage::{Durability, StorageError, TailDiscarded, log_exists};
 use kimberlite_testkit::{CrashMode, Rng, SECTOR_BYTES, SimulatedDisk};
 use kimberlite_types::Position;
@@ -52,15 +53,19 @@ fn steps() -> Vec<Step> {
 /// A run of the workload up to its end or its first error.
 struct Run {
     disk: SimulatedDisk,
+    mode: WriteMode,
     /// Records that were acknowledged as durable.
     acknowledged: u64,
     model: Vec<Vec<u8>>,
     borders: Vec<u64>,
 }
 
-fn run(disk: &SimulatedDisk) -> Run {
+const MODES: [WriteMode; 2] = [WriteMode::Buffered, WriteMode::Direct];
+
+fn run(disk: &SimulatedDisk, mode: WriteMode) -> Run {
     let mut run = Run {
         disk: disk.clone(),
+        mode,
         acknowledged: 0,
         model: vec![rig::genesis()],
         borders: vec![0, 1],
@@ -72,7 +77,7 @@ fn run(disk: &SimulatedDisk) -> Run {
 fn run_steps(run: &mut Run) -> Result<(), StorageError> {
     rig::create(&run.disk, 1)?;
     run.acknowledged = 1;
-    let mut rig = Rig::open(&run.disk, 2)?;
+    let mut rig = Rig::open_by(&run.disk, 2, run.mode)?;
     for step in steps() {
         let stepped = match step {
             Step::Commit(group, durability) => rig.commit(&group, durability),
@@ -81,7 +86,7 @@ fn run_steps(run: &mut Run) -> Result<(), StorageError> {
             Step::Checkpoint => rig.checkpoint(),
             Step::Reopen => {
                 drop(rig.writer);
-                rig.writer = Rig::open(&run.disk, 3)?.writer;
+                rig.writer = Rig::open_by(&run.disk, 3, run.mode)?.writer;
                 Ok(())
             }
         };
@@ -100,7 +105,8 @@ impl Run {
             assert_eq!(self.acknowledged, 0, "{why}");
             return None;
         }
-        let rig = Rig::open(found, 4).unwrap_or_else(|error| panic!("{why}: {error:?}"));
+        let rig = Rig::open_by(found, 4, self.mode);
+        let rig = rig.unwrap_or_else(|error| panic!("{why}: {error:?}"));
         self.check_prefix(&rig, why);
         Some(rig)
     }
@@ -127,8 +133,14 @@ fn goes_on(mut rig: Rig, mode: CrashMode, why: &str) {
 
 #[test]
 fn a_crash_at_any_operation_keeps_every_acknowledged_record() {
+    for mode in MODES {
+        crash_at_any_operation(mode);
+    }
+}
+
+fn crash_at_any_operation(write_mode: WriteMode) {
     let counted = SimulatedDisk::new(1);
-    let whole = run(&counted);
+    let whole = run(&counted, write_mode);
     assert_eq!(
         whole.acknowledged,
         u64::try_from(whole.model.len()).unwrap()
@@ -138,13 +150,13 @@ fn a_crash_at_any_operation_keeps_every_acknowledged_record() {
     for op in 1..=counted.ops() {
         let disk = SimulatedDisk::new(op);
         disk.crash_after(op);
-        let run = run(&disk);
+        let run = run(&disk, write_mode);
         let mixed = (0..5).map(CrashMode::Mixed);
         for mode in [CrashMode::LoseUnsynced, CrashMode::KeepUnsynced]
             .into_iter()
             .chain(mixed)
         {
-            let why = format!("crash in operation {op}, {mode:?}");
+            let why = format!("{write_mode:?}: crash in operation {op}, {mode:?}");
             let found = disk.crash(mode);
             let copy = found.twin();
             if let Some(rig) = run.open(&found, &why) {
@@ -200,23 +212,32 @@ fn crash_while_opening(
 
 #[test]
 fn what_a_reopened_log_shows_after_a_kill_survives_a_power_loss_right_then() {
-    let counted = SimulatedDisk::new(1);
-    run(&counted);
-    for op in 1..=counted.ops() {
-        let disk = SimulatedDisk::new(op);
-        disk.crash_after(op);
-        let run = run(&disk);
-        let cached = disk.process_kill();
-        if !cut_in_a_sector(&run, &cached) {
-            shown_records_last(&run, &cached, &format!("kill in operation {op}"));
+    for mode in MODES {
+        let counted = SimulatedDisk::new(1);
+        run(&counted, mode);
+        for op in 1..=counted.ops() {
+            let disk = SimulatedDisk::new(op);
+            disk.crash_after(op);
+            let run = run(&disk, mode);
+            let cached = disk.process_kill();
+            if !cut_in_a_sector(&run, &cached) {
+                let why = format!("{mode:?}: kill in operation {op}");
+                shown_records_last(&run, &cached, &why);
+            }
         }
     }
 }
 
 #[test]
 fn a_failed_write_or_sync_leaves_a_log_whose_shown_records_last() {
+    for mode in MODES {
+        fail_at_any_operation(mode);
+    }
+}
+
+fn fail_at_any_operation(mode: WriteMode) {
     let counted = SimulatedDisk::new(1);
-    run(&counted);
+    run(&counted, mode);
     let mut cut = 0;
     for op in 1..=counted.ops() {
         for sync in [true, false] {
@@ -226,8 +247,8 @@ fn a_failed_write_or_sync_leaves_a_log_whose_shown_records_last() {
             } else {
                 disk.fail_write_at(op);
             }
-            let run = run(&disk);
-            let why = format!("operation {op} fails, as a sync: {sync}");
+            let run = run(&disk, mode);
+            let why = format!("{mode:?}: operation {op} fails, as a sync: {sync}");
             let cached = disk.process_kill();
             if cut_in_a_sector(&run, &cached) {
                 assert!(!sync);

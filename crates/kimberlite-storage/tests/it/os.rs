@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kimberlite_disk::{Disk, OpenMode, OsDisk};
+use kimberlite_disk::{Disk, OpenMode, OsDisk, WriteMode};
 use kimberlite_storage::{
-    Background, Durability, LogOptions, LogReader, LogWriter, OpenReport, StorageError, Witness,
-    create_log, open_observer, open_writer, verify,
+    Background, Durability, LogOptions, LogReader, LogWriter, OpenReport, StorageError, Visibility,
+    Witness, create_log, open_observer, open_writer, verify,
 };
-use kimberlite_testkit::Rng;
+use kimberlite_testkit::{Rng, SimulatedDisk};
 use kimberlite_types::Position;
 
 use crate::rig::{self, Group, check_records, log_id, one};
@@ -135,4 +135,93 @@ fn a_flipped_byte_in_a_mapped_segment_is_found() {
     let verified = verify(&reader, &OsDisk::new(), &[], &mut |_| ()).unwrap();
     assert_eq!(verified.damage.len(), 1);
     assert_eq!(verified.damage[0].position, Position::new(1));
+}
+
+/// Writes the same log in the given way: small groups and large ones, several segments, reopened
+/// in between. Returns name and content of every file that it leaves.
+fn files_of(disk: &Arc<dyn Disk>, dir: &Path, write_mode: WriteMode) -> Vec<(String, Vec<u8>)> {
+    let options = |seed| {
+        let mut options = rig::options(seed);
+        options.background = Background::thread();
+        options.write_mode = write_mode;
+        options
+    };
+    let open = |seed| {
+        let witness = Witness::default();
+        let opened = open_writer(disk, dir, options(seed), &witness, &mut |_| Ok(()));
+        opened.unwrap().0
+    };
+    let genesis = rig::frame(0, &[rig::genesis()]);
+    create_log(disk, dir, &options(1), log_id(), genesis).unwrap();
+    let mut rng = Rng::new(5);
+    for life in 2..4 {
+        let mut writer = open(life);
+        for _ in 0..40 {
+            let bytes = [10, 300, 4000, 60_000][usize::try_from(rng.below(4)).unwrap()];
+            let group = one(&rng.bytes(bytes));
+            let position = writer.next_position().get();
+            let durability = [Durability::Later, Durability::Group, Durability::EachFrame]
+                [usize::try_from(rng.below(3)).unwrap()];
+            let frames = rig::frames(position, &group);
+            writer.commit(frames, durability).unwrap();
+        }
+        // Larger than what is staged in memory.
+        let large = rig::frames(writer.next_position().get(), &one(&rng.bytes(3 << 20)));
+        writer.commit(large, Durability::Group).unwrap();
+        writer.write_watermark().unwrap();
+    }
+    let log_dir = dir.join("log");
+    let files = disk.list(&log_dir).unwrap().into_iter();
+    let files = files.filter(|entry| {
+        let extension = Path::new(&entry.name).extension();
+        extension.is_some_and(|extension| extension == "seg" || extension == "seal")
+    });
+    let files = files.map(|entry| {
+        let content = disk.read(&log_dir.join(&entry.name), u64::MAX).unwrap();
+        (entry.name, content)
+    });
+    files.collect()
+}
+
+#[test]
+fn every_way_to_the_disk_leaves_the_same_files() {
+    let buffered = tempfile::tempdir().unwrap();
+    let buffered = files_of(&disk(), buffered.path(), WriteMode::Buffered);
+    assert!(buffered.len() > 4, "several segments and their seals");
+    let direct = tempfile::tempdir().unwrap();
+    let direct = files_of(&disk(), direct.path(), WriteMode::Direct);
+    assert!(direct == buffered, "on the disk of this machine");
+    let simulated = SimulatedDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(simulated.clone());
+    assert!(files_of(&shared, rig::dir(), WriteMode::Direct) == buffered);
+    assert!(simulated.direct_opens() > 2);
+}
+
+#[test]
+fn a_file_system_that_refuses_direct_writes_is_asked_once_for_each_opening() {
+    let refuses = SimulatedDisk::new(1);
+    refuses.refuse_direct();
+    let shared: Arc<dyn Disk> = Arc::new(refuses.clone());
+    let found = files_of(&shared, rig::dir(), WriteMode::Direct);
+    assert_eq!(refuses.direct_opens(), 2);
+    let takes = SimulatedDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(takes);
+    assert!(files_of(&shared, rig::dir(), WriteMode::Buffered) == found);
+}
+
+#[test]
+fn a_log_that_shows_what_is_not_synced_keeps_it_where_readers_find_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(0);
+    options.write_mode = WriteMode::Direct;
+    options.visibility = Visibility::Written;
+    let genesis = rig::frame(0, &[rig::genesis()]);
+    create_log(&disk(), dir.path(), &options, log_id(), genesis).unwrap();
+    let witness = Witness::default();
+    let opened = open_writer(&disk(), dir.path(), options, &witness, &mut |_| Ok(()));
+    let mut writer = opened.unwrap().0;
+    let mut model = vec![rig::genesis()];
+    append(&mut writer, &mut model, &one(&[9; 50]));
+    assert_eq!(writer.durable(), Position::new(1), "nothing was synced");
+    check_records(&writer.reader(), &model);
 }

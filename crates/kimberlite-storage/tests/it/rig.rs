@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kimberlite_disk::Disk;
+use kimberlite_disk::{Disk, WriteMode};
 use kimberlite_storage::{
     Background, CheckpointStore, Damage, Durability, Entropy, FrameBuilder, FramePlacement,
     HistoryState, LogOptions, LogReader, LogWriter, OpenReport, Statement, StorageError,
@@ -122,6 +122,17 @@ impl Rig {
     pub(crate) fn open(disk: &SimulatedDisk, seed: u64) -> Result<Self, StorageError> {
         // No two lives of a log draw the same salts.
         Self::open_with(disk, options(seed ^ disk.ops() << 32))
+    }
+
+    /// Opens a log likewise, to append in another way.
+    pub(crate) fn open_by(
+        disk: &SimulatedDisk,
+        seed: u64,
+        write_mode: WriteMode,
+    ) -> Result<Self, StorageError> {
+        let mut options = options(seed ^ disk.ops() << 32);
+        options.write_mode = write_mode;
+        Self::open_with(disk, options)
     }
 
     pub(crate) fn open_with(

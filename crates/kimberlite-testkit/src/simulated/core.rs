@@ -54,6 +54,8 @@ pub(super) struct Core {
     /// From which operation on, and where the bytes land, if anywhere.
     pub(super) misplace_write_at: Option<(u64, Option<usize>)>,
     pub(super) space_bytes: Option<u64>,
+    pub(super) refuses_direct: bool,
+    pub(super) direct_opens: u64,
     pub(super) observer: Option<WriteObserver>,
     pub(super) sync_observer: Option<SyncObserver>,
 }
@@ -74,6 +76,8 @@ impl Core {
             fail_write_at: None,
             misplace_write_at: None,
             space_bytes: None,
+            refuses_direct: false,
+            direct_opens: 0,
             observer: None,
             sync_observer: None,
         }

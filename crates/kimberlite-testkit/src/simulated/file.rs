@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use kimberlite_disk::{DirectoryLock, DiskDirectory, DiskError, DiskFile, OpenMode};
+use kimberlite_disk::{BLOCK_BYTES, DirectoryLock, DiskDirectory, DiskError, DiskFile, OpenMode};
 
 use super::core::Core;
 use super::lock;
@@ -46,12 +46,26 @@ impl SimulatedFile {
 
     fn writable(&self, operation: &'static str) -> Result<(), DiskError> {
         match self.mode {
-            OpenMode::ReadWrite => Ok(()),
+            OpenMode::ReadWrite | OpenMode::Direct => Ok(()),
             OpenMode::Read => {
                 let source = io::Error::from_raw_os_error(EBADF);
                 Err(DiskError::from_io(&self.place.path, operation, source))
             }
         }
+    }
+
+    /// Refuses what a direct write is refused for.
+    fn aligned(&self, buffers: &[&[u8]], offset: u64) -> Result<(), DiskError> {
+        let is_block = |number: usize| number.is_multiple_of(BLOCK_BYTES);
+        let are_blocks = usize::try_from(offset).is_ok_and(is_block)
+            && buffers
+                .iter()
+                .all(|buffer| is_block(buffer.len()) && is_block(buffer.as_ptr().addr()));
+        if self.mode != OpenMode::Direct || are_blocks {
+            return Ok(());
+        }
+        let source = io::Error::from(io::ErrorKind::InvalidInput);
+        Err(DiskError::from_io(&self.place.path, "write", source))
     }
 
     /// The part of the content that was asked for, if the file has it.
@@ -94,6 +108,7 @@ impl DiskFile for SimulatedFile {
             return self.look("write", |_| ());
         }
         self.writable("write")?;
+        self.aligned(buffers, offset)?;
         self.place
             .core()
             .write(self.place.node, &self.place.path, offset, bytes)
