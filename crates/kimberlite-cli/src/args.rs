@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Streams(Tenant),
     /// Recompute everything and compare; exits with 2 when something is wrong.
     Verify(Tenant),
+    /// Copy all tenants to another directory; a later backup into it copies what is new.
+    Backup(Backup),
     /// Sign a checkpoint of everything appended so far.
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.
@@ -196,6 +198,15 @@ pub(crate) struct Tail {
     /// Go on with what is appended from now on.
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Backup {
+    /// The directory of the backup: empty, or with an earlier backup of the same database.
+    pub(crate) to: PathBuf,
+    /// Copy the root key too. Whoever has that backup can read everything in it.
+    #[arg(long)]
+    pub(crate) with_root_key: bool,
 }
 
 #[derive(Debug, ClapArgs)]

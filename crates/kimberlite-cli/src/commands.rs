@@ -1,6 +1,7 @@
 //! The commands, a file each or a file for a family.
 
 pub(crate) mod append;
+pub(crate) mod backup;
 pub(crate) mod demo;
 pub(crate) mod import;
 pub(crate) mod kill;

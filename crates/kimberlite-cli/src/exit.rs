@@ -46,7 +46,7 @@ impl Failure {
                 ErrorKind::NotFound => 3,
                 ErrorKind::Locked => 4,
                 ErrorKind::WrongKey | ErrorKind::KeyFile => 5,
-                ErrorKind::Corrupt | ErrorKind::RolledBack => 6,
+                ErrorKind::Corrupt | ErrorKind::RolledBack | ErrorKind::Unfinished => 6,
                 _ => 1,
             },
             // Whoever read the output has had enough.

@@ -60,6 +60,12 @@ pub enum StorageError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file of a backup is not what was backed up.
+    #[error("the backup's file {path} is missing, damaged, or not what was written")]
+    BackupFile {
+        /// Its path below the directory of the backup.
+        path: String,
+    },
     /// A checkpoint file cannot be read.
     #[error("the checkpoint of {size} records is damaged")]
     CheckpointFile {

@@ -22,6 +22,17 @@ impl History {
         }
     }
 
+    /// A history at `position` whose chain is known and whose tree is not: its root says nothing.
+    pub(crate) fn of_chain(position: Position, chain: ChainHash) -> Self {
+        let size = position.get();
+        let roots = usize::try_from(size.count_ones()).expect("64 bits at most");
+        let mut bytes = vec![1];
+        bytes.extend_from_slice(&size.to_le_bytes());
+        bytes.resize(bytes.len() + 32 * roots, 0);
+        let frontier = Frontier::decode(&bytes).expect("a root for each one bit of the size");
+        Self { chain, frontier }
+    }
+
     /// Carries chain and tree over the next leaves.
     pub(crate) fn extend(&mut self, leaves: &[LeafHash]) {
         let chain = leaves.iter();

@@ -9,12 +9,14 @@
 //! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
 //! * [`CheckpointStore`]: signed checkpoints on disk.
 //! * [`verify`]: recomputing everything.
+//! * [`Manifest`], [`SegmentPart`]: backups.
 //!
 //! It is not a database: it has no keys, no streams by name, and it knows no commands.
 
 #![forbid(unsafe_code)]
 
 mod background;
+mod backup;
 mod checkpoint;
 mod damage;
 mod error;
@@ -34,6 +36,10 @@ mod verify;
 mod writer;
 
 pub use background::Background;
+pub use backup::{
+    BackedUpFile, BackedUpTenant, FileContent, MANIFEST_BYTES_MAX, Manifest, ManifestError,
+    SegmentContent, SegmentPart, copy_file, file_matches, write_file,
+};
 pub use checkpoint::{CheckpointStore, HistoryState, Statement, Witness};
 pub use damage::{Damage, DamageKind};
 pub use error::StorageError;

@@ -333,7 +333,10 @@ fn rewrite_unmarked(
     Ok((None, bytes))
 }
 
-fn segment_bases(disk: &dyn Disk, log_dir: &Path) -> Result<Vec<Position>, StorageError> {
+pub(crate) fn segment_bases(
+    disk: &dyn Disk,
+    log_dir: &Path,
+) -> Result<Vec<Position>, StorageError> {
     let entries = match disk.list(log_dir) {
         Ok(entries) => entries,
         Err(DiskError::NotFound { .. }) => return Ok(Vec::new()),

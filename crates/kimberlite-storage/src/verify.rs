@@ -87,6 +87,51 @@ pub fn verify(
     Ok(run.finish())
 }
 
+/// What one segment is by its own bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct VerifiedSegment {
+    /// The chain hash after the last record.
+    pub(crate) chain: ChainHash,
+    /// Byte after the last frame, and after the watermarks behind it where they were asked for.
+    pub(crate) frames_end: u64,
+    /// What is wrong, in order.
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// Recomputes the records of one segment before `end`, from the chain that its header names on.
+/// `to_the_last` takes the watermarks behind them too, and demands that nothing else follows.
+pub(crate) fn verify_alone(
+    segment: &Segment,
+    bytes: &Bytes,
+    end: Position,
+    to_the_last: bool,
+) -> VerifiedSegment {
+    let history = History::of_chain(segment.base(), segment.header.base_chain);
+    let mut run = Run::from(history, &[], end);
+    let mut frames_end = run.segment(segment, bytes, end, &mut |_| {});
+    if to_the_last && run.damage.is_empty() {
+        let window = Window {
+            segment: &segment.header,
+            start: 0,
+            bytes: bytes.clone(),
+        };
+        while let Found::Group(frames) = window.group(frames_end, end, Depth::Shape) {
+            let last = frames.last().expect("a group has a frame");
+            if last.header().end_position() > end {
+                break;
+            }
+            frames_end = last.at() + last.header().stored_bytes();
+        }
+        run.check_rest(segment, bytes, frames_end);
+    }
+    let log = run.finish();
+    VerifiedSegment {
+        chain: log.chain,
+        frames_end,
+        damage: log.damage,
+    }
+}
+
 struct Run<'a> {
     history: History,
     /// Whether everything so far is what was written.
@@ -104,11 +149,15 @@ type Leaves = Result<Vec<LeafHash>, Damage>;
 
 impl<'a> Run<'a> {
     fn new(reader: &LogReader, sizes: &'a [Position], end: Position) -> Self {
+        Self::from(History::start(&reader.log_id()), sizes, end)
+    }
+
+    fn from(history: History, sizes: &'a [Position], end: Position) -> Self {
         debug_assert!(sizes.is_sorted());
         let mut run = Self {
-            history: History::start(&reader.log_id()),
+            position: history.position(),
+            history,
             sound: true,
-            position: Position::ZERO,
             end,
             payload_bytes: 0,
             wanted: sizes,
@@ -119,13 +168,14 @@ impl<'a> Run<'a> {
         run
     }
 
+    /// Returns the byte after the last frame that was read.
     fn segment(
         &mut self,
         segment: &Segment,
         bytes: &Bytes,
         end: Position,
         progress: &mut dyn FnMut(VerifyProgress),
-    ) {
+    ) -> u64 {
         if self.sound && segment.header.base_chain != self.history.chain {
             self.found(segment.damage(0, segment.base(), DamageKind::ChainBroken));
         }
@@ -145,6 +195,9 @@ impl<'a> Run<'a> {
             records_total: self.end.get(),
             payload_bytes_done: self.payload_bytes,
         });
+        frames
+            .last()
+            .map_or(FRAMES_AT, |last| last.at() + last.header().stored_bytes())
     }
 
     /// Collects the frames of a segment up to `end`; behind a damaged place it goes on with the next
@@ -248,14 +301,7 @@ impl<'a> Run<'a> {
         if damaged {
             return;
         }
-        let used = usize::try_from(frames_end)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let (frames, rest) = bytes.split_at(used);
-        if let Some(at) = rest.iter().position(|&byte| byte != 0) {
-            let byte = frames_end + u64::try_from(at).expect("memory is smaller than 2^64 bytes");
-            self.found(segment.damage(byte, self.position, DamageKind::TrailingBytes));
-        }
+        let frames = self.check_rest(segment, bytes, frames_end);
         let matches = |seal: &SealFile| {
             seal.frames_end == frames_end
                 && seal.segment_digest == internal_hash(frames)
@@ -264,6 +310,19 @@ impl<'a> Run<'a> {
         if !seal.is_none_or(matches) {
             self.found(segment.damage(0, segment.base(), DamageKind::SealMismatch));
         }
+    }
+
+    /// Demands zeros behind the frames, and returns the bytes up to there.
+    fn check_rest<'b>(&mut self, segment: &Segment, bytes: &'b Bytes, frames_end: u64) -> &'b [u8] {
+        let used = usize::try_from(frames_end)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let (frames, rest) = bytes.split_at(used);
+        if let Some(at) = rest.iter().position(|&byte| byte != 0) {
+            let byte = frames_end + u64::try_from(at).expect("memory is smaller than 2^64 bytes");
+            self.found(segment.damage(byte, self.position, DamageKind::TrailingBytes));
+        }
+        frames
     }
 
     fn found(&mut self, damage: Damage) {

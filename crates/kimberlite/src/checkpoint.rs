@@ -160,6 +160,13 @@ impl Checkpoints {
         Ok(self.store.sizes()?)
     }
 
+    /// Returns the sizes of all checkpoints that are sound, in order.
+    pub(crate) fn sound_sizes(&self) -> Result<Vec<Position>, Error> {
+        let mut sizes = self.sizes()?;
+        sizes.retain(|&size| self.read(size).is_ok());
+        Ok(sizes)
+    }
+
     /// Reads the checkpoint of `size` records and checks its signature.
     pub(crate) fn read(&self, size: Position) -> Result<Checkpoint, Error> {
         let checkpoint = self.check(self.store.note(size)?, size)?;

@@ -10,6 +10,7 @@ use kimberlite_storage::{
 };
 use kimberlite_types::TenantName;
 
+use crate::backup::MANIFEST_NAME;
 use crate::error::{Error, Problem};
 use crate::keys::KeyStore;
 use crate::open;
@@ -73,6 +74,9 @@ impl Database {
         let disk = Arc::clone(&options.disk);
         let tenants_dir = path.join("tenants");
         let exists = disk.exists(&tenants_dir)?;
+        if !options.read_only && disk.exists(&path.join(MANIFEST_NAME))? {
+            return Err(Problem::IsBackup { path }.into());
+        }
         let may_create = options.create && !options.read_only;
         if !exists && !may_create {
             return Err(Problem::NoDatabase { path }.into());
@@ -123,6 +127,10 @@ impl Database {
     /// Returns the directory.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<DatabaseShared> {
+        &self.shared
     }
 
     /// Lists the tenants, by name.

@@ -8,7 +8,7 @@ use kimberlite_crypto::{RootKeyError, SessionError, SignerError, VerifierKeyErro
 use kimberlite_disk::DiskError;
 use kimberlite_kernel::{Rejection, ReplayError};
 use kimberlite_projection::ProjectionError;
-use kimberlite_storage::{Damage, StorageError};
+use kimberlite_storage::{Damage, ManifestError, StorageError};
 use kimberlite_types::{NameError, Position};
 
 /// Why something could not be done: a [`kind`](Error::kind) to act on, a message for people, and
@@ -41,7 +41,9 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The disk is full; nothing was written.
     DiskFull,
-    /// The database was opened for reading only.
+    /// A backup or a restore was interrupted; run it again.
+    Unfinished,
+    /// The database was opened for reading only, or is a backup.
     ReadOnly,
     /// The database was closed, or belongs to the process that this one was forked from.
     Closed,
@@ -63,6 +65,31 @@ pub(crate) enum Problem {
     },
     #[error("the log of tenant {name:?} is missing although its keys say that it was made; restore {}", path.display())]
     LogMissing { name: String, path: PathBuf },
+    #[error("{} holds something else than a backup: name a directory that is empty", path.display())]
+    NotABackup { path: PathBuf },
+    #[error(
+        "the backup in {} holds records of tenant {name:?} that the database does not have: back up \
+         into another directory",
+        path.display()
+    )]
+    OtherHistory { path: PathBuf, name: String },
+    #[error("the backup in {} was never finished", path.display())]
+    UnfinishedBackup { path: PathBuf },
+    #[error("the manifest {} cannot be used", path.display())]
+    Manifest {
+        path: PathBuf,
+        #[source]
+        source: ManifestError,
+    },
+    #[error("tenant {name:?} has no checkpoint that could vouch for a backup: make one")]
+    NoCheckpoint { name: String },
+    #[error(
+        "the log of tenant {name:?} is not the one that its checkpoint of {size} records signed: \
+         verify it"
+    )]
+    CopyDiffers { name: String, size: u64 },
+    #[error("{} is a backup: restore it elsewhere, or open it for reading", path.display())]
+    IsBackup { path: PathBuf },
     #[error("the database is open for reading only")]
     ReadOnly,
     #[error("the database was closed")]
@@ -181,15 +208,20 @@ impl Error {
     /// Returns what went wrong, as far as a caller can act on it.
     pub fn kind(&self) -> ErrorKind {
         match &*self.0 {
-            Problem::NoDatabase { .. } | Problem::NoTenant { .. } => ErrorKind::NotFound,
+            Problem::NoDatabase { .. }
+            | Problem::NoTenant { .. }
+            | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
+            Problem::UnfinishedBackup { .. } => ErrorKind::Unfinished,
             Problem::InUse { .. } => ErrorKind::Locked,
             Problem::LogMissing { .. } => ErrorKind::RolledBack,
-            Problem::ReadOnly => ErrorKind::ReadOnly,
+            Problem::ReadOnly | Problem::IsBackup { .. } => ErrorKind::ReadOnly,
             Problem::Closed | Problem::Forked { .. } => ErrorKind::Closed,
             Problem::GivenUp => ErrorKind::OutcomeUnknown,
             Problem::Name(_)
             | Problem::TooLarge { .. }
             | Problem::EventCount { .. }
+            | Problem::NotABackup { .. }
+            | Problem::OtherHistory { .. }
             | Problem::Origin(_)
             | Problem::Json(_) => ErrorKind::InvalidInput,
             Problem::Rejected(Rejection::WrongVersion { .. }) => ErrorKind::WrongVersion,
@@ -204,6 +236,8 @@ impl Error {
             | Problem::Envelope { .. }
             | Problem::AdministrativeRecord { .. }
             | Problem::Checkpoint { .. }
+            | Problem::Manifest { .. }
+            | Problem::CopyDiffers { .. }
             | Problem::Replay(_)
             | Problem::Index(_) => ErrorKind::Corrupt,
             Problem::Storage(error) => storage_kind(error),
@@ -217,6 +251,7 @@ fn storage_kind(error: &StorageError) -> ErrorKind {
     match error {
         StorageError::Corrupt(_)
         | StorageError::Replay { .. }
+        | StorageError::BackupFile { .. }
         | StorageError::CheckpointFile { .. } => ErrorKind::Corrupt,
         StorageError::RolledBack { .. } | StorageError::FirstSegmentMissing => {
             ErrorKind::RolledBack

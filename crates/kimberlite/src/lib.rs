@@ -51,6 +51,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod cache;
 mod catalog;
 mod checkpoint;
@@ -70,6 +71,7 @@ mod stream;
 mod tenant;
 mod verify;
 
+pub use backup::{BackupOptions, BackupProgress, BackupReport, TenantBackup};
 pub use checkpoint::Checkpoint;
 pub use database::Database;
 pub use environment::{Clock, SystemClock, SystemEntropy};

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking, and stand outside of the database"
 )]
 
+mod backups;
 mod exits;
 mod imports;
 mod shell;

@@ -6,6 +6,7 @@
     reason = "a test that fails says where"
 )]
 
+mod backup;
 mod basics;
 mod checkpoints;
 mod crash;

@@ -49,7 +49,11 @@ impl Entropy for SeededEntropy {
 }
 
 pub(crate) fn builder(disk: &SimulatedDisk, seed: u64) -> DatabaseBuilder {
-    Database::builder("/db")
+    open_at(disk, "/db", seed)
+}
+
+pub(crate) fn open_at(disk: &SimulatedDisk, path: &str, seed: u64) -> DatabaseBuilder {
+    Database::builder(path)
         .disk(Arc::new(disk.clone()))
         .clock(TickingClock::new())
         .entropy(SeededEntropy::new(seed))
@@ -62,7 +66,7 @@ pub(crate) fn event(text: &str) -> Event {
 
 /// The data of all events of a tenant, in order.
 pub(crate) fn contents(db: &Database, tenant: &str) -> Vec<String> {
-    let records = db.tenant(tenant).unwrap().read_all(..);
+    let records = db.existing_tenant(tenant).unwrap().read_all(..);
     records
         .map(|record| String::from_utf8(record.unwrap().data().to_vec()).unwrap())
         .collect()
