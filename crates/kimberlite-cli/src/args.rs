@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Verify(Tenant),
     /// Copy all tenants to another directory; a later backup into it copies what is new.
     Backup(Backup),
+    /// Restore a backup into an empty directory, as a new incarnation of each log.
+    Restore(Restore),
     /// Sign a checkpoint of everything appended so far.
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.
@@ -207,6 +209,17 @@ pub(crate) struct Backup {
     /// Copy the root key too. Whoever has that backup can read everything in it.
     #[arg(long)]
     pub(crate) with_root_key: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Restore {
+    /// The directory of the backup.
+    pub(crate) from: PathBuf,
+    /// The directory of the database; must not exist, or be empty. Not --db.
+    pub(crate) to: PathBuf,
+    /// The file of the root key, for a backup that was made without it.
+    #[arg(long)]
+    pub(crate) root_key: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

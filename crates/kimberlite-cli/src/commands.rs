@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod import;
 pub(crate) mod kill;
 pub(crate) mod read;
+pub(crate) mod restore;
 pub(crate) mod survey;
 pub(crate) mod verify;
 

@@ -27,7 +27,7 @@ use crate::tenant::Tenant;
 pub(crate) const MANIFEST_NAME: &str = "backup.manifest";
 
 /// Says that a backup is under way, or was interrupted.
-const MARKER_NAME: &str = "backup.unfinished";
+pub(crate) const MARKER_NAME: &str = "backup.unfinished";
 
 const LOCK_NAME: &str = "LOCK";
 
@@ -293,6 +293,8 @@ impl Run<'_> {
         }
         let state = format!("{below}/checkpoints/{:020}.state", plan.checkpoint.size());
         self.small(&state, Access::Shared)?;
+        let incarnation = crate::incarnation::FILE_NAME;
+        self.small(&format!("{below}/{incarnation}"), Access::Shared)?;
         // Behind the log, so that its keys are among them.
         for key in ["keyring.a", "keyring.b", "signer.pem"] {
             self.small(&format!("keys/{}/{key}", plan.name()), Access::Private)?;

@@ -106,6 +106,8 @@ pub(crate) struct Checkpoints {
     store: CheckpointStore,
     origin: String,
     verifier: VerifierKey,
+    /// The keys of earlier incarnations, each with the number of records that it may speak of.
+    earlier: Vec<(VerifierKey, u64)>,
     /// The newest one. Whoever makes one holds this.
     latest: Mutex<Option<Checkpoint>>,
 }
@@ -131,14 +133,16 @@ impl Checkpoints {
     pub(crate) fn open(
         store: CheckpointStore,
         origin: String,
-        verifier: VerifierKey,
+        (verifier, earlier): (VerifierKey, Vec<(VerifierKey, u64)>),
     ) -> Result<(Self, Witness), Error> {
         let mut checkpoints = Self {
             store,
             origin,
             verifier,
+            earlier,
             latest: Mutex::default(),
         };
+        checkpoints.refuse_unknown()?;
         let newest = checkpoints.newest()?;
         let stated = newest.as_ref().map(Checkpoint::statement);
         let history = match stated {
@@ -181,9 +185,43 @@ impl Checkpoints {
             size: size.get(),
             source,
         };
-        let body = SignedCheckpoint::parse(&note).map_err(bad)?;
-        let body = body.verify(&self.verifier).map_err(bad)?;
+        let signed = SignedCheckpoint::parse(&note).map_err(bad)?;
+        let body = match signed.clone().verify(&self.verifier) {
+            Ok(body) => body,
+            Err(error) => self.by_earlier(&signed).ok_or_else(|| bad(error))?,
+        };
         Ok(Checkpoint { body, note })
+    }
+
+    /// Verifies a checkpoint of an earlier incarnation. One that speaks of more records than this
+    /// log shares with it is about another history.
+    fn by_earlier(&self, signed: &SignedCheckpoint) -> Option<CheckpointBody> {
+        self.earlier.iter().find_map(|(verifier, size)| {
+            let body = signed.clone().verify(verifier).ok()?;
+            (body.size <= *size).then_some(body)
+        })
+    }
+
+    /// Refuses to go on under an older name: the note that other tools see must not be signed, by
+    /// this log's key, for an incarnation that nothing here knows of.
+    fn refuse_unknown(&self) -> Result<(), Error> {
+        let Some(note) = self.store.shown() else {
+            return Ok(());
+        };
+        let origin = note.lines().next().unwrap_or_default();
+        let log = |origin: &str| origin.rsplit_once('/').map(|(log, _)| log.to_owned());
+        let mut known = self.earlier.iter().map(|(verifier, _)| verifier.name());
+        if log(origin) != log(&self.origin) || origin == self.origin || known.any(|it| it == origin)
+        {
+            return Ok(());
+        }
+        let verifier = VerifierKey::new(origin, self.verifier.public_key());
+        let signed = SignedCheckpoint::parse(&note).ok().zip(verifier.ok());
+        if signed.is_some_and(|(signed, verifier)| signed.verify(&verifier).is_ok()) {
+            let origin = origin.to_owned();
+            return Err(Problem::UnknownIncarnation { origin }.into());
+        }
+        Ok(())
     }
 
     /// Reads the checkpoint that other tools see; `None` when there is none.

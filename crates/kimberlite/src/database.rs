@@ -16,6 +16,7 @@ use crate::keys::KeyStore;
 use crate::open;
 use crate::options::{DatabaseBuilder, Options, SyncPolicy};
 use crate::quiet::Quiet;
+use crate::restore;
 use crate::tenant::Tenant;
 
 /// A database: a directory of tenants, open in this process alone.
@@ -74,6 +75,9 @@ impl Database {
         let disk = Arc::clone(&options.disk);
         let tenants_dir = path.join("tenants");
         let exists = disk.exists(&tenants_dir)?;
+        if disk.exists(&path.join(restore::MARKER_NAME))? {
+            return Err(Problem::UnfinishedRestore { path }.into());
+        }
         if !options.read_only && disk.exists(&path.join(MANIFEST_NAME))? {
             return Err(Problem::IsBackup { path }.into());
         }

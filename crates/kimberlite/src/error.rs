@@ -90,6 +90,26 @@ pub(crate) enum Problem {
     CopyDiffers { name: String, size: u64 },
     #[error("{} is a backup: restore it elsewhere, or open it for reading", path.display())]
     IsBackup { path: PathBuf },
+    #[error("the restore into {} was interrupted: run it again", path.display())]
+    UnfinishedRestore { path: PathBuf },
+    #[error("{} is not empty: restore into a directory that is", path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("{} is not the file of a root key", path.display())]
+    NotARootKey { path: PathBuf },
+    #[error("{} is damaged: put it back from a backup", path.display())]
+    Incarnation { path: PathBuf },
+    #[error(
+        "the record at position {position} is not the one with which the log's incarnation begins: \
+         the file `incarnation` of the tenant is missing, or not of this log"
+    )]
+    IncarnationRecord { position: Position },
+    #[error(
+        "a checkpoint was signed as {origin:?}, of which the tenant's file `incarnation` does not \
+         know: put that file back"
+    )]
+    UnknownIncarnation { origin: String },
+    #[error("the log was restored or repaired more than 1,024 times")]
+    TooManyIncarnations,
     #[error("the database is open for reading only")]
     ReadOnly,
     #[error("the database was closed")]
@@ -211,7 +231,9 @@ impl Error {
             Problem::NoDatabase { .. }
             | Problem::NoTenant { .. }
             | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
-            Problem::UnfinishedBackup { .. } => ErrorKind::Unfinished,
+            Problem::UnfinishedBackup { .. } | Problem::UnfinishedRestore { .. } => {
+                ErrorKind::Unfinished
+            }
             Problem::InUse { .. } => ErrorKind::Locked,
             Problem::LogMissing { .. } => ErrorKind::RolledBack,
             Problem::ReadOnly | Problem::IsBackup { .. } => ErrorKind::ReadOnly,
@@ -221,6 +243,9 @@ impl Error {
             | Problem::TooLarge { .. }
             | Problem::EventCount { .. }
             | Problem::NotABackup { .. }
+            | Problem::NotEmpty { .. }
+            | Problem::NotARootKey { .. }
+            | Problem::TooManyIncarnations
             | Problem::OtherHistory { .. }
             | Problem::Origin(_)
             | Problem::Json(_) => ErrorKind::InvalidInput,
@@ -237,6 +262,9 @@ impl Error {
             | Problem::AdministrativeRecord { .. }
             | Problem::Checkpoint { .. }
             | Problem::Manifest { .. }
+            | Problem::Incarnation { .. }
+            | Problem::IncarnationRecord { .. }
+            | Problem::UnknownIncarnation { .. }
             | Problem::CopyDiffers { .. }
             | Problem::Replay(_)
             | Problem::Index(_) => ErrorKind::Corrupt,

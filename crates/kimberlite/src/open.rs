@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{Command, State, apply_committed, replay};
 use kimberlite_storage::{
-    CheckpointStore, FRAME_HEADER_BYTES, FrameBuilder, FramePlacement, FrameView, LogReader,
-    OpenReport, TailDiscarded, Witness, create_log, first_record, log_exists, open_observer,
-    open_writer,
+    CheckpointStore, FrameBuilder, FramePlacement, FrameView, LogReader, OpenReport, StorageError,
+    Witness, create_log, first_record, log_exists, open_observer, open_writer,
 };
 use kimberlite_types::{Position, RecordFlags, RecordKind, TenantName, Timestamp};
 use zeroize::Zeroizing;
@@ -21,11 +20,12 @@ use crate::catalog::{Catalog, damage_at, replayed};
 use crate::checkpoint::Checkpoints;
 use crate::database::DatabaseShared;
 use crate::engine::seal::Sealer;
-use crate::engine::{CommitLock, Engine, Group};
+use crate::engine::{CommitLock, Engine};
 use crate::environment::random;
 use crate::error::{Error, Problem};
+use crate::incarnation::{self, Incarnation};
 use crate::keys::TenantKeys;
-use crate::payload::{Genesis, encode_recovery};
+use crate::payload::Genesis;
 use crate::tenant::{Tenant, TenantInner};
 
 /// No log is begun at a time before this: 2020-01-01. A clock that nobody has set yet says less, and
@@ -61,7 +61,7 @@ pub(crate) fn open_tenant(
     let opened = if database.options.read_only {
         observe(database, name, &known.witness)?
     } else {
-        let opened = write(database, name, &known.witness)?;
+        let opened = write(database, name, &known)?;
         database.keys.confirm(name, &known.keys.keyring)?;
         opened
     };
@@ -71,6 +71,7 @@ pub(crate) fn open_tenant(
 /// What is known of a tenant before its log is read.
 struct Known {
     keys: TenantKeys,
+    incarnation: Option<Incarnation>,
     checkpoints: Checkpoints,
     witness: Witness,
 }
@@ -91,15 +92,40 @@ fn known(database: &DatabaseShared, name: &TenantName) -> Result<Known, Error> {
         }
         .into());
     }
-    let origin = format!("{}/{}/1", genesis.label, log_id.short_hex());
-    let verifier = keys.signer.verifier_key(&origin).map_err(Problem::Origin)?;
+    let incarnation = Incarnation::read(disk.as_ref(), &dir)?;
+    let origin = incarnation::origin(&genesis.label, &log_id, incarnation.as_ref());
+    let named = |origin: &str| keys.signer.verifier_key(origin).map_err(Problem::Origin);
+    let ended = incarnation.iter().flat_map(|it| &it.ended);
+    let earlier = ended.map(|ended| Ok((named(&ended.origin)?, ended.size.get())));
+    let verifiers = (named(&origin)?, earlier.collect::<Result<_, Problem>>()?);
     let store = CheckpointStore::new(Arc::clone(disk), &dir);
-    let (checkpoints, witness) = Checkpoints::open(store, origin, verifier)?;
+    let (checkpoints, witness) = Checkpoints::open(store, origin, verifiers)?;
     Ok(Known {
         keys,
+        incarnation,
         checkpoints,
         witness,
     })
+}
+
+impl Known {
+    /// Refuses a record that begins an incarnation which the file beside the log does not know of:
+    /// the log would go on under an older name.
+    fn check_beginning(&self, frame: &FrameView) -> Result<(), Error> {
+        let header = frame.header();
+        let Some(kind @ (RecordKind::Restore | RecordKind::Recovery)) = header.kind else {
+            return Ok(());
+        };
+        let position = header.base_position;
+        let record = frame.record(position).map_err(StorageError::Corrupt)?;
+        let knows = |it: &Incarnation| it.begins_at(position);
+        if incarnation::begins(kind, record.payload())
+            && !self.incarnation.as_ref().is_some_and(knows)
+        {
+            return Err(Problem::IncarnationRecord { position }.into());
+        }
+        Ok(())
+    }
 }
 
 fn create_tenant(database: &DatabaseShared, name: &TenantName) -> Result<(), Error> {
@@ -152,10 +178,11 @@ struct Opened {
     catalog: Catalog,
 }
 
-fn write(database: &DatabaseShared, name: &TenantName, witness: &Witness) -> Result<Opened, Error> {
+fn write(database: &DatabaseShared, name: &TenantName, known: &Known) -> Result<Opened, Error> {
     let mut state = State::new();
     let mut catalog = Catalog::default();
     let mut visit = |frame: &FrameView| {
+        known.check_beginning(frame).map_err(boxed)?;
         let frame = replayed(frame).map_err(boxed)?;
         replay(&mut state, &frame).map_err(|error| boxed(Problem::Replay(error).into()))?;
         catalog.apply(&frame).map_err(boxed)
@@ -166,7 +193,7 @@ fn write(database: &DatabaseShared, name: &TenantName, witness: &Witness) -> Res
         &options.disk,
         &dir,
         database.log_options.clone(),
-        witness,
+        &known.witness,
         &mut visit,
     )?;
     let reader = log.reader();
@@ -248,6 +275,7 @@ fn finish(
         sealer,
         keys: known.keys,
         checkpoints: known.checkpoints,
+        incarnation: known.incarnation,
         witnessed: known.witness.size(),
         opened: options.clock.now(),
         caches: Mutex::default(),
@@ -260,34 +288,34 @@ fn finish(
     Ok(tenant)
 }
 
-/// Leaves a log that was just opened as a clean closing would: what was cut off its end is told by a
-/// record, and a watermark says that the rest is durable.
+/// Leaves a log that was just opened as a clean closing would: what is owed to it is recorded, and a
+/// watermark says that the rest is durable.
 fn settle(tenant: &Tenant) -> Result<(), Error> {
     let inner = tenant.inner();
+    check_incarnation(inner)?;
     if inner.engine.is_none() {
         return Ok(());
     }
-    if let Some(cut) = &inner.report.tail_discarded {
-        inner.with_engine(|engine| record_recovery(inner, engine, cut))?;
-    }
+    inner.with_engine(|engine| incarnation::record_owed(inner, engine))?;
     tenant.settle()
 }
 
-/// Puts into the log that an unfinished write was cut off its end. Until this is durable, each
-/// opening finds what was cut off, and comes here again.
-fn record_recovery(
-    inner: &TenantInner,
-    engine: &mut Engine,
-    cut: &TailDiscarded,
-) -> Result<(), Error> {
-    let payload = encode_recovery(cut);
-    let command = Command::Recovery { time: engine.now() };
-    engine.log.reserve(FRAME_HEADER_BYTES as u64 * 2)?;
-    let mut group = Group::default();
-    engine.record(&mut group, RecordKind::Recovery, command, &payload)?;
-    inner.commit(engine, group)?;
-    engine.log.sync()?;
-    inner.show()
+/// Holds the log against the record with which its incarnation begins.
+fn check_incarnation(inner: &TenantInner) -> Result<(), Error> {
+    let (Some(incarnation), None) = (&inner.incarnation, inner.unreadable_end()) else {
+        return Ok(());
+    };
+    let position = incarnation.position;
+    if inner.reader.end() == position {
+        return Ok(());
+    }
+    let record = inner.reader.record(position)?;
+    let recorded = record.is_some_and(|record| incarnation.is_recorded_by(&record));
+    if recorded {
+        Ok(())
+    } else {
+        Err(Problem::IncarnationRecord { position }.into())
+    }
 }
 
 fn boxed(error: Error) -> Box<dyn std::error::Error + Send + Sync> {

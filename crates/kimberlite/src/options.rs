@@ -224,6 +224,10 @@ impl DatabaseBuilder {
         self
     }
 
+    pub(crate) fn into_parts(self) -> (PathBuf, Options) {
+        (self.path, self.options)
+    }
+
     /// Opens the database.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use crate::engine::{CommitLock, Engine, Group, Locked};
 use crate::environment::random;
 use crate::error::{Error, Problem};
 use crate::event::Event;
+use crate::incarnation::Incarnation;
 use crate::keys::TenantKeys;
 use crate::options::SyncPolicy;
 use crate::payload::split_stream_created;
@@ -44,6 +45,8 @@ pub(crate) struct TenantInner {
     pub(crate) sealer: Sealer,
     pub(crate) keys: TenantKeys,
     pub(crate) checkpoints: Checkpoints,
+    /// None for the first one.
+    pub(crate) incarnation: Option<Incarnation>,
     /// How many records checkpoints vouched for when it was opened.
     pub(crate) witnessed: Position,
     /// When it was opened.

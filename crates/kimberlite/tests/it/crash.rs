@@ -246,3 +246,55 @@ fn a_key_and_nonce_never_repeat_over_thousands_of_histories() {
     }
     assert!(sealed > 20_000, "only {sealed} sealings were seen");
 }
+
+/// As above, but the copy is a backup that is restored, beside the original that lives on.
+#[test]
+fn a_key_and_nonce_never_repeat_after_a_backup_is_restored() {
+    let mut sealed = 0;
+    for seed in 0..150_u64 {
+        let mut rng = Rng::new(seed);
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let mut disk = SimulatedDisk::new(seed);
+        let observed = Arc::clone(&ledger);
+        disk.set_write_observer(Arc::new(move |path, _, bytes| {
+            let kept = path
+                .extension()
+                .is_some_and(|extension| extension == "tail");
+            let frames = bytes.strip_prefix(b"KIMBSEG1");
+            let frames = frames.map_or(Some(bytes), |rest| rest.get(4096 - 8..));
+            if let Some(frames) = frames.filter(|_| !kept) {
+                observed.lock().unwrap().observe(frames);
+            }
+        }));
+        let backup = std::path::Path::new("/backup");
+        let append = |db: &Database, life: u64| {
+            let stream = db.tenant("t")?.stream("s")?;
+            (0..6).try_for_each(|n| {
+                let events = [event(&format!("{life}-{n}")), event("same text")];
+                stream.append(ExpectedVersion::Any, &events).map(drop)
+            })
+        };
+        let db = crate::support::open_at(&disk, "/0", seed * 16)
+            .open()
+            .unwrap();
+        append(&db, 0).unwrap();
+        let options = kimberlite::BackupOptions::new().with_root_key(true);
+        db.backup(backup, &options, &mut |_| {}).unwrap();
+        append(&db, 1).unwrap();
+        drop(db);
+        for life in 1..4_u64 {
+            let path = format!("/{life}");
+            let builder = crate::support::open_at(&disk, &path, seed * 16 + life);
+            let options = kimberlite::RestoreOptions::new();
+            builder.restore(backup, &options, &mut |_| {}).unwrap();
+            disk.crash_after(disk.ops() + 8 + rng.below(60));
+            let opened = crate::support::open_at(&disk, &path, seed * 16 + 8 + life).open();
+            let _ = opened.and_then(|db| append(&db, 10 + life));
+            disk = disk.crash(CrashMode::Mixed(rng.next_u64()));
+        }
+        let ledger = ledger.lock().unwrap();
+        assert!(!ledger.repeated, "seed {seed}");
+        sealed += ledger.sealed.len();
+    }
+    assert!(sealed > 4_000, "only {sealed} sealings were seen");
+}

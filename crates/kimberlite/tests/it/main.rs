@@ -13,4 +13,5 @@ mod crash;
 mod group_commit;
 mod keys;
 mod opening;
+mod restore;
 mod support;

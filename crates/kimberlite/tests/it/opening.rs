@@ -3,24 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
-use kimberlite::{Database, ErrorKind, Event, ExpectedVersion, Position, RecordKind, Tenant};
+use kimberlite::{Database, ErrorKind, Event, ExpectedVersion, RecordKind};
 use kimberlite_disk::{Access, Disk};
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 
-use crate::support::{builder, contents, event};
+use crate::support::{builder, contents, event, kinds};
 
 fn segment(base: u64) -> PathBuf {
     PathBuf::from(format!("/db/tenants/t/log/{base:020}.seg"))
-}
-
-fn kinds(tenant: &Tenant) -> Vec<RecordKind> {
-    let mut kinds = Vec::new();
-    let mut position = Position::ZERO;
-    while let Some((_, header)) = tenant.frame(position).unwrap() {
-        kinds.push(header.kind.unwrap());
-        position = header.end_position();
-    }
-    kinds
 }
 
 /// A log whose last append was torn: its first sector came to the disk, not the rest.

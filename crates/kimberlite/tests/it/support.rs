@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kimberlite::{Clock, Database, DatabaseBuilder, Entropy, Event, Timestamp};
+use kimberlite::{
+    Clock, Database, DatabaseBuilder, Entropy, Event, Position, RecordKind, Tenant, Timestamp,
+};
 use kimberlite_testkit::{Rng, SimulatedDisk};
 
 /// Counts up by a millisecond at each reading.
@@ -70,4 +72,15 @@ pub(crate) fn contents(db: &Database, tenant: &str) -> Vec<String> {
     records
         .map(|record| String::from_utf8(record.unwrap().data().to_vec()).unwrap())
         .collect()
+}
+
+/// The kinds of a log's frames, in order.
+pub(crate) fn kinds(tenant: &Tenant) -> Vec<RecordKind> {
+    let mut kinds = Vec::new();
+    let mut position = Position::ZERO;
+    while let Some((_, header)) = tenant.frame(position).unwrap() {
+        kinds.push(header.kind.unwrap());
+        position = header.end_position();
+    }
+    kinds
 }
