@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Restore a backup into an empty directory, as a new incarnation of each log.
     Restore(Restore),
+    /// Say what state the database is in and what to do, without changing anything.
+    Doctor,
     /// Sign a checkpoint of everything appended so far.
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.

@@ -3,6 +3,7 @@
 pub(crate) mod append;
 pub(crate) mod backup;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod kill;
 pub(crate) mod read;

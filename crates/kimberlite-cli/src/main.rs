@@ -40,6 +40,7 @@ fn run(args: &Args, output: &Output) -> Result<ExitCode, Failure> {
         Command::Verify(tenant) => commands::verify::run(db, tenant, output),
         Command::Backup(backup) => commands::backup::run(db, backup, output),
         Command::Restore(restore) => commands::restore::run(restore, output),
+        Command::Doctor => commands::doctor::run(db, output),
         Command::Checkpoint(tenant) => commands::survey::checkpoint(db, tenant, output),
         Command::Demo(demo) => commands::demo::run(demo, output),
         Command::DemoWriter { dir } => commands::kill::writer(dir),

@@ -93,6 +93,17 @@ pub trait Disk: Debug + Send + Sync {
     /// [`DiskError::Locked`] when another process or another handle in this process has it.
     fn lock(&self, path: &Path) -> Result<Box<dyn DirectoryLock>, DiskError>;
 
+    /// Whether somebody holds the lock file at `path`, without taking it; `None` when this disk cannot
+    /// tell. A writer that asks for the lock in this very moment may be told that it is held.
+    ///
+    /// # Errors
+    ///
+    /// When the file is there and cannot be opened.
+    fn is_locked(&self, path: &Path) -> Result<Option<bool>, DiskError> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Makes the entries of a directory durable.
     ///
     /// # Errors

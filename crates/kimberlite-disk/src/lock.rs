@@ -31,6 +31,20 @@ pub(crate) struct OsLock {
 impl DirectoryLock for OsLock {}
 
 impl OsLock {
+    /// Whether somebody has the lock. Nothing is written, and a missing file is held by nobody.
+    pub(crate) fn is_held(path: &Path) -> Result<bool, DiskError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(DiskError::from_io(path, "open", e)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(e) => Err(DiskError::from_io(path, "look at the lock", e.into())),
+        }
+    }
+
     /// Takes the lock, or says who has it.
     pub(crate) fn take(path: &Path) -> Result<Self, DiskError> {
         let failed = |e| DiskError::from_io(path, "lock", e);

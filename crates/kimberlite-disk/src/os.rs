@@ -130,6 +130,10 @@ impl Disk for OsDisk {
             .map_err(|e| DiskError::from_io(path, "look for", e))
     }
 
+    fn is_locked(&self, path: &Path) -> Result<Option<bool>, DiskError> {
+        OsLock::is_held(path).map(Some)
+    }
+
     fn lock(&self, path: &Path) -> Result<Box<dyn DirectoryLock>, DiskError> {
         Ok(Box::new(OsLock::take(path)?))
     }

@@ -52,7 +52,7 @@ pub use open::{
 };
 pub use options::{Entropy, LogOptions, SegmentSpace, Visibility};
 pub use reader::LogReader;
-pub use recovery::TailDiscarded;
+pub use recovery::{TailDiscarded, TornTail};
 pub use segment::{
     SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
 };

@@ -23,7 +23,7 @@ use crate::history::History;
 use crate::options::{LogOptions, SegmentSpace};
 use crate::prepare::{Blank, Jobs, NEXT_NAME, Preparation, TEMPORARY_ENDING};
 use crate::reader::{LogReader, Shared, View, walk_file};
-use crate::recovery::{TailDiscarded, TailScan, TailVerdict, discard_torn, discarded_at};
+use crate::recovery::{TailDiscarded, TailScan, TailVerdict, TornTail, discard_torn, discarded_at};
 use crate::scan::Window;
 use crate::segment::{
     ClosedSegment, FRAMES_AT, Segment, SegmentHeader, SparseIndex, base_of_name,
@@ -43,6 +43,8 @@ pub struct OpenReport {
     /// An unfinished write that was cut off the end: now, or by an earlier opening since which
     /// nothing was appended.
     pub tail_discarded: Option<TailDiscarded>,
+    /// An unfinished write at the end that a writer would cut off; for observers only.
+    pub tail_torn: Option<TornTail>,
     /// What is damaged; always empty for a writer, which refuses to open such a log.
     pub damage: Vec<Damage>,
     /// The log ends before this many records, for which a checkpoint vouches; for observers only.
@@ -276,7 +278,10 @@ pub fn open_observer(
         ..OpenReport::default()
     };
     match last.scan.verdict {
-        TailVerdict::Clean | TailVerdict::Torn { .. } => {}
+        TailVerdict::Clean => {}
+        TailVerdict::Torn { written_end } => {
+            report.tail_torn = Some(last.scan.torn(last.segment.base(), written_end));
+        }
         TailVerdict::Corrupt(damage) => report.damage.push(damage),
         TailVerdict::RolledBack => report.rolled_back = Some(last.vouched),
     }

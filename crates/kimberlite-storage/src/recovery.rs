@@ -64,6 +64,19 @@ pub struct TailDiscarded {
     pub kept_in: PathBuf,
 }
 
+/// An unfinished write at the end of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The position at which the log ends before it.
+    pub position: Position,
+    /// The segment that it is in.
+    pub segment: String,
+    /// Byte of the segment at which it begins.
+    pub byte: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
+
 /// Reads the last segment, whose first record must have position `base`; `vouched` is the number
 /// of records that checkpoints vouch for.
 pub(crate) fn scan_tail(window: &Window<'_>, base: Position, vouched: Position) -> TailScan {
@@ -98,6 +111,16 @@ impl TailScan {
             end,
             marked: end,
             verdict: TailVerdict::Clean,
+        }
+    }
+
+    /// Returns the end that was found torn in the segment at `base`.
+    pub(crate) fn torn(&self, base: Position, written_end: u64) -> TornTail {
+        TornTail {
+            position: self.end,
+            segment: segment_name(base),
+            byte: self.end_at,
+            bytes: written_end - self.end_at,
         }
     }
 

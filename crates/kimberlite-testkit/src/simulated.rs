@@ -313,6 +313,13 @@ impl Disk for SimulatedDisk {
         Ok(core.tree.find(path).is_some())
     }
 
+    fn is_locked(&self, path: &Path) -> Result<Option<bool>, DiskError> {
+        let core = self.core();
+        core.alive(path, "look at the lock")?;
+        let node = core.tree.find(path);
+        Ok(Some(node.is_some_and(|node| core.locked.contains(&node))))
+    }
+
     fn lock(&self, path: &Path) -> Result<Box<dyn DirectoryLock>, DiskError> {
         let mut core = self.core();
         core.alive(path, "lock")?;

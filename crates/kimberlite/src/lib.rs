@@ -56,6 +56,7 @@ mod cache;
 mod catalog;
 mod checkpoint;
 mod database;
+mod doctor;
 mod engine;
 mod environment;
 mod error;
@@ -76,6 +77,7 @@ mod verify;
 pub use backup::{BackupOptions, BackupProgress, BackupReport, TenantBackup};
 pub use checkpoint::Checkpoint;
 pub use database::Database;
+pub use doctor::{Condition, Diagnosis, Symptom};
 pub use environment::{Clock, SystemClock, SystemEntropy};
 pub use error::{Error, ErrorKind};
 pub use event::Event;
@@ -84,7 +86,7 @@ pub use kimberlite_disk::{Disk, WriteMode};
 pub use kimberlite_kernel::ExpectedVersion;
 pub use kimberlite_storage::{
     Damage, DamageKind, Entropy, FrameHeader, OpenReport, SegmentState, SegmentSummary,
-    TailDiscarded, VerifyProgress,
+    TailDiscarded, TornTail, VerifyProgress,
 };
 pub use kimberlite_types::{
     ChainHash, EventType, Offset, Position, RecordKind, RootHash, SessionId, StreamId, StreamName,

@@ -131,11 +131,11 @@ impl Tenant {
 }
 
 /// The size of a checkpoint, and the checkpoint if its signature is right.
-type ReadCheckpoint = (Position, Result<Checkpoint, Error>);
+pub(crate) type ReadCheckpoint = (Position, Result<Checkpoint, Error>);
 
 impl TenantInner {
     /// Reads all checkpoints, by size, and the one that other tools see where it is none of them.
-    fn all_checkpoints(&self) -> Result<Vec<ReadCheckpoint>, Error> {
+    pub(crate) fn all_checkpoints(&self) -> Result<Vec<ReadCheckpoint>, Error> {
         let sizes = self.checkpoints.sizes()?.into_iter();
         let mut all = sizes
             .map(|size| (size, self.checkpoints.read(size)))

@@ -7,6 +7,7 @@
 )]
 
 mod backups;
+mod doctor;
 mod exits;
 mod imports;
 mod shell;

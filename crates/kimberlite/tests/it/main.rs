@@ -10,6 +10,7 @@ mod backup;
 mod basics;
 mod checkpoints;
 mod crash;
+mod doctor;
 mod group_commit;
 mod keys;
 mod opening;

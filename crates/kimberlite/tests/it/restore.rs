@@ -129,7 +129,8 @@ fn a_note_of_the_original_beyond_the_backup_is_about_another_history() {
     let report = restore(&disk, "/a", 2).unwrap();
     let notes = Path::new("/db/tenants/t/checkpoints");
     let newest = disk.list(notes).unwrap();
-    let newest = newest.iter().rfind(|entry| entry.name.ends_with(".note"));
+    let is_note = |name: &str| Path::new(name).extension().is_some_and(|it| it == "note");
+    let newest = newest.iter().rfind(|entry| is_note(&entry.name));
     let name = &newest.unwrap().name;
     let foreign = Path::new("/a/tenants/t/checkpoints").join(name);
     let bytes = disk.contents(notes.join(name));
