@@ -55,6 +55,9 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Say what state the database is in and what to do, without changing anything.
     Doctor,
+    /// Say what ending a damaged or rolled back log before its damage would lose, and do it with
+    /// --accept-loss.
+    Repair(Repair),
     /// Sign a checkpoint of everything appended so far.
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.
@@ -222,6 +225,16 @@ pub(crate) struct Restore {
     /// The file of the root key, for a backup that was made without it.
     #[arg(long)]
     pub(crate) root_key: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Repair {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// Give up what cannot be read and all that stands behind it. Its bytes are kept.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
 }
 
 #[derive(Debug, ClapArgs)]

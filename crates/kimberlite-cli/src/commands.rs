@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod kill;
 pub(crate) mod read;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod survey;
 pub(crate) mod verify;

@@ -27,6 +27,7 @@ mod options;
 mod prepare;
 mod reader;
 mod recovery;
+mod repair;
 mod scan;
 mod segment;
 mod survey;
@@ -53,6 +54,7 @@ pub use open::{
 pub use options::{Entropy, LogOptions, SegmentSpace, Visibility};
 pub use reader::LogReader;
 pub use recovery::{TailDiscarded, TornTail};
+pub use repair::{LogCut, set_aside};
 pub use segment::{
     SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
 };

@@ -188,10 +188,10 @@ fn free_tail_path(
     disk: &dyn Disk,
     kept_dir: &Path,
     segment: &Segment,
-    scan: &TailScan,
+    (end, byte): (Position, u64),
 ) -> Result<PathBuf, StorageError> {
-    let (end, base) = (scan.end.get(), segment.base().get());
-    let name = format!("{end:020}-{base:020}-{}", scan.end_at);
+    let (end, base) = (end.get(), segment.base().get());
+    let name = format!("{end:020}-{base:020}-{byte}");
     let mut path = kept_dir.join(format!("{name}.tail"));
     let mut count = 1;
     while disk.exists(&path)? {
@@ -199,6 +199,20 @@ fn free_tail_path(
         count += 1;
     }
     Ok(path)
+}
+
+/// Keeps a copy of what is about to be cut off a segment at a byte where the log ends at a position.
+pub(crate) fn keep_tail(
+    disk: &dyn Disk,
+    log_dir: &Path,
+    segment: &Segment,
+    at: (Position, u64),
+    tail: &[u8],
+) -> Result<(), StorageError> {
+    let kept_dir = log_dir.join(DISCARDED_DIR);
+    let kept_in = free_tail_path(disk, &kept_dir, segment, at)?;
+    disk.create_dir_all(&kept_dir)?;
+    Ok(disk.write_new_atomic(&kept_in, tail, Access::Private)?)
 }
 
 /// Finds the tail that was cut off where the log still ends: nothing was appended since, so that
@@ -247,14 +261,11 @@ pub(crate) fn discard_torn(
         return Ok(());
     };
     let bytes = written_end - scan.end_at;
-    let kept_dir = log_dir.join(DISCARDED_DIR);
-    let kept_in = free_tail_path(disk, &kept_dir, segment, scan)?;
     let torn = window.from(scan.end_at);
     let torn = torn
         .get(..usize::try_from(bytes).unwrap_or(usize::MAX))
         .unwrap_or(torn);
-    disk.create_dir_all(&kept_dir)?;
-    disk.write_new_atomic(&kept_in, torn, Access::Private)?;
+    keep_tail(disk, log_dir, segment, (scan.end, scan.end_at), torn)?;
     segment.file.zero(scan.end_at..written_end)?;
     segment.file.sync_data()?;
     tracing::warn!(

@@ -46,7 +46,7 @@ pub enum Condition {
     InUse,
     /// Files that were being written when a process ended.
     TemporaryFiles,
-    /// Ends that were cut off earlier are kept.
+    /// Ends and files that were cut off or set aside earlier are kept.
     KeptTails,
     /// A closed segment has no seal.
     MissingSeal,
@@ -99,7 +99,8 @@ impl Condition {
             Self::InUse => "a process has the database open for writing; readers may look at it",
             Self::TemporaryFiles => "a process ended while it wrote them; they hold nothing",
             Self::KeptTails => {
-                "unfinished writes were set aside here; the log goes on without them"
+                "unfinished writes, or what a repair gave up, were set aside; the log goes on without \
+                 them"
             }
             Self::MissingSeal => "the next opening reads all of the segment; nothing is lost",
             Self::RecordOwed => {
@@ -142,9 +143,13 @@ impl Condition {
             Self::KeyFile => "put it back from a backup, or `chmod 600` it",
             Self::WrongKey => "put the right files into `keys/`, from the backup of this database",
             Self::UnfinishedRestore => "run the same `kimberlite restore` again",
-            Self::RolledBack => "put the missing files back, or `kimberlite restore` a backup",
+            Self::RolledBack => {
+                "put the missing files back, or `kimberlite restore` a backup; where there is none, \
+                 `kimberlite repair` says what giving them up means"
+            }
             Self::Corrupt => {
-                "copy the directory, run `kimberlite verify`, then `kimberlite restore` a backup"
+                "copy the directory, run `kimberlite verify`, then `kimberlite restore` a backup; \
+                 where there is none, `kimberlite repair` says what giving up the rest means"
             }
             Self::Unreadable => "see the message",
         }
@@ -292,7 +297,7 @@ impl Look<'_> {
     fn files(&self) -> Result<Vec<Symptom>, Error> {
         let disk = self.options.disk.as_ref();
         let log_dir = self.dir.join("log");
-        let mut temporary = Vec::new();
+        let (mut temporary, mut kept) = (Vec::new(), Vec::new());
         for dir in [
             &self.dir,
             &log_dir,
@@ -303,11 +308,13 @@ impl Look<'_> {
                 let ending = Path::new(&entry.name).extension();
                 if ending.is_some_and(|ending| ending == "tmp") {
                     temporary.push(entry.name);
+                } else if entry.name.contains(".lost") {
+                    kept.push(entry.name);
                 }
             }
         }
         let discarded = list(disk, &log_dir.join("discarded"))?;
-        let kept = discarded.into_iter().map(|entry| entry.name).collect();
+        kept.extend(discarded.into_iter().map(|entry| entry.name));
         let symptom = |condition, names: Vec<String>| {
             (!names.is_empty()).then(|| Symptom::new(condition, names.join(", ")))
         };

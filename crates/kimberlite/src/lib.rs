@@ -69,6 +69,7 @@ mod options;
 mod payload;
 mod quiet;
 mod read;
+mod repair;
 mod restore;
 mod stream;
 mod tenant;
@@ -94,6 +95,7 @@ pub use kimberlite_types::{
 };
 pub use options::{DatabaseBuilder, Encryption, SyncPolicy};
 pub use read::{Record, RecordIter};
+pub use repair::{RepairOptions, RepairReport};
 pub use restore::{RestoreOptions, RestoreProgress, RestoreReport, RestoredTenant};
 pub use stream::{Receipt, Stream};
 pub use tenant::{StreamSummary, Tenant};

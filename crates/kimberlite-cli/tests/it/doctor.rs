@@ -1,4 +1,4 @@
-//! `kimberlite doctor`.
+//! `kimberlite doctor` and `kimberlite repair`.
 
 use kimberlite::Database;
 
@@ -31,4 +31,40 @@ fn a_doctor_says_what_is_wrong_where_and_what_to_do() {
     }
     std::fs::remove_file(shell.path("db/keys/root.key")).unwrap();
     assert_eq!(shell.run(&["doctor"]).code, 5);
+}
+
+#[test]
+fn a_repair_says_what_would_be_lost_and_loses_it_when_that_is_accepted() {
+    let shell = Shell::new();
+    shell.append("s", "0");
+    shell.append("s", "1");
+    let sound = shell.run(&["repair", "-t", "t"]);
+    assert_eq!(
+        (sound.code, sound.stdout.trim()),
+        (0, "there is nothing to repair")
+    );
+    let inspected = &shell.json(&["read", "-t", "t"])[1];
+    let position = inspected["position"].as_u64().unwrap();
+    let path = shell.path("db/tenants/t/log/00000000000000000000.seg");
+    let bytes = std::fs::read(&path).unwrap();
+    let at = position.to_le_bytes();
+    let frame = (4096..bytes.len() - 32)
+        .step_by(8)
+        .find(|&frame| bytes[frame..].starts_with(b"KFRM") && bytes[frame + 24..].starts_with(&at));
+    flip(&path, frame.unwrap() + 40);
+    let plan = shell.run(&["repair", "-t", "t"]);
+    assert_eq!(plan.code, 2, "{}", plan.stderr);
+    assert!(plan.stdout.contains("--accept-loss"), "{}", plan.stdout);
+    assert_eq!(
+        shell.run(&["checkpoint", "-t", "t"]).code,
+        6,
+        "nothing was changed"
+    );
+    let done = &shell.json(&["repair", "-t", "t", "--accept-loss"])[0];
+    // The event goes with its group, which begins with the record of its key session.
+    let end = position - 1;
+    assert_eq!((&done["done"], &done["end"]), (&true.into(), &end.into()));
+    assert_eq!(shell.lines(&["read", "-t", "t"]).len(), 1);
+    assert_eq!(shell.json(&["verify", "-t", "t"])[0]["sound"], true);
+    shell.append("s", "2");
 }

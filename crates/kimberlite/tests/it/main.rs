@@ -14,5 +14,6 @@ mod doctor;
 mod group_commit;
 mod keys;
 mod opening;
+mod repair;
 mod restore;
 mod support;
