@@ -58,6 +58,8 @@ pub(crate) enum Command {
     /// Say what ending a damaged or rolled back log before its damage would lose, and do it with
     /// --accept-loss.
     Repair(Repair),
+    /// Read closed segments again, slowly, and exit with 2 when something rotted.
+    Scrub(Scrub),
     /// Sign a checkpoint of everything appended so far.
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.
@@ -235,6 +237,33 @@ pub(crate) struct Repair {
     /// Give up what cannot be read and all that stands behind it. Its bytes are kept.
     #[arg(long)]
     pub(crate) accept_loss: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Scrub {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// Bytes a second at most, such as 50MiB; as fast as it goes when left out.
+    #[arg(long, value_parser = parse_bytes)]
+    pub(crate) rate: Option<u64>,
+    /// Leave out the segments that end at or before this position.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) from: u64,
+}
+
+/// Reads a number of bytes, with KiB, MiB or GiB behind it or without.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let unit = ["KiB", "MiB", "GiB"];
+    let unit = (1..).zip(unit).find(|(_, unit)| text.ends_with(unit));
+    let (power, digits) = match unit {
+        Some((power, unit)) => (power, text.trim_end_matches(unit)),
+        None => (0, text),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1024_u64.pow(power)));
+    let bytes = bytes.filter(|&bytes| bytes > 0);
+    bytes.ok_or_else(|| "a number of bytes such as 1048576 or 50MiB is wanted".to_owned())
 }
 
 #[derive(Debug, ClapArgs)]

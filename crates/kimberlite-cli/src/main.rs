@@ -42,6 +42,7 @@ fn run(args: &Args, output: &Output) -> Result<ExitCode, Failure> {
         Command::Restore(restore) => commands::restore::run(restore, output),
         Command::Doctor => commands::doctor::run(db, output),
         Command::Repair(repair) => commands::repair::run(db, repair, output),
+        Command::Scrub(scrub) => commands::scrub::run(db, scrub, output),
         Command::Checkpoint(tenant) => commands::survey::checkpoint(db, tenant, output),
         Command::Demo(demo) => commands::demo::run(demo, output),
         Command::DemoWriter { dir } => commands::kill::writer(dir),

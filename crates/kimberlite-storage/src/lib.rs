@@ -29,6 +29,7 @@ mod reader;
 mod recovery;
 mod repair;
 mod scan;
+mod scrub;
 mod segment;
 mod survey;
 mod sync_stage;
@@ -55,6 +56,7 @@ pub use options::{Entropy, LogOptions, SegmentSpace, Visibility};
 pub use reader::LogReader;
 pub use recovery::{TailDiscarded, TornTail};
 pub use repair::{LogCut, set_aside};
+pub use scrub::{ScrubProgress, ScrubSegment, closed_segments, scrub_segment};
 pub use segment::{
     SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
 };

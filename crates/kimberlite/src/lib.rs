@@ -71,6 +71,7 @@ mod quiet;
 mod read;
 mod repair;
 mod restore;
+mod scrub;
 mod stream;
 mod tenant;
 mod verify;
@@ -86,8 +87,8 @@ pub use inspect::{Inspection, KeySummary, Stats};
 pub use kimberlite_disk::{Disk, WriteMode};
 pub use kimberlite_kernel::ExpectedVersion;
 pub use kimberlite_storage::{
-    Damage, DamageKind, Entropy, FrameHeader, OpenReport, SegmentState, SegmentSummary,
-    TailDiscarded, TornTail, VerifyProgress,
+    Damage, DamageKind, Entropy, FrameHeader, OpenReport, ScrubProgress, SegmentState,
+    SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
 };
 pub use kimberlite_types::{
     ChainHash, EventType, Offset, Position, RecordKind, RootHash, SessionId, StreamId, StreamName,
@@ -97,6 +98,7 @@ pub use options::{DatabaseBuilder, Encryption, SyncPolicy};
 pub use read::{Record, RecordIter};
 pub use repair::{RepairOptions, RepairReport};
 pub use restore::{RestoreOptions, RestoreProgress, RestoreReport, RestoredTenant};
+pub use scrub::{ScrubOptions, ScrubReport};
 pub use stream::{Receipt, Stream};
 pub use tenant::{StreamSummary, Tenant};
 pub use verify::{Finding, VerifyReport};

@@ -48,7 +48,7 @@ impl VerifyReport {
 }
 
 impl Finding {
-    fn of(damage: &Damage) -> Self {
+    pub(crate) fn of(damage: &Damage) -> Self {
         Self {
             what: damage.kind.to_string(),
             segment: Some(damage.segment.clone()),

@@ -1,4 +1,4 @@
-//! `kimberlite doctor` and `kimberlite repair`.
+//! `kimberlite doctor`, `kimberlite repair` and `kimberlite scrub`.
 
 use kimberlite::Database;
 
@@ -67,4 +67,30 @@ fn a_repair_says_what_would_be_lost_and_loses_it_when_that_is_accepted() {
     assert_eq!(shell.lines(&["read", "-t", "t"]).len(), 1);
     assert_eq!(shell.json(&["verify", "-t", "t"])[0]["sound"], true);
     shell.append("s", "2");
+}
+
+#[test]
+fn a_scrub_reads_closed_segments_and_exits_with_2_for_one_that_rotted() {
+    let shell = Shell::new();
+    for _ in 0..3 {
+        shell.append("s", &"x".repeat(100_000));
+    }
+    let scrub = ["scrub", "-t", "t", "--rate", "1GiB"];
+    let sound = &shell.json(&scrub)[0];
+    assert_eq!(
+        (&sound["sound"], &sound["segments"]),
+        (&true.into(), &1.into())
+    );
+    flip(
+        &shell.path("db/tenants/t/log/00000000000000000000.seg"),
+        50_000,
+    );
+    let rotted = shell.run(&scrub);
+    assert_eq!(rotted.code, 2, "{}", rotted.stderr);
+    assert!(
+        rotted.stdout.contains("00000000000000000000.seg"),
+        "{}",
+        rotted.stdout
+    );
+    assert_eq!(shell.run(&["scrub", "-t", "t", "--rate", "0"]).code, 2);
 }
