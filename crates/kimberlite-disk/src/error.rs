@@ -28,7 +28,7 @@ pub enum DiskError {
         holder: Option<u32>,
     },
     /// The disk, or the quota on it, is full.
-    #[error("no space is left on the disk of {}", path.display())]
+    #[error("no space is left on the disk of {}; make space and try again", path.display())]
     Full {
         /// What was written to.
         path: PathBuf,

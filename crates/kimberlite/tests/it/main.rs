@@ -11,6 +11,7 @@ mod basics;
 mod checkpoints;
 mod crash;
 mod doctor;
+mod full;
 mod group_commit;
 mod keys;
 mod opening;
