@@ -287,9 +287,15 @@ impl Preparation {
         });
     }
 
-    /// Ends what is being made soon.
+    /// Ends what is being made, and removes it: nobody will take it. A forked process leaves it to
+    /// its parent.
     pub(crate) fn give_up(&self) {
-        self.next.needed.store(true, Ordering::Relaxed);
+        if !self.jobs.process.is_this() {
+            return;
+        }
+        if let Some(blank) = self.next.take() {
+            blank.discard(self.disk.as_ref());
+        }
     }
 
     /// Returns a blank of exactly `bytes`: the one made ahead when there is one that fits.
@@ -466,6 +472,24 @@ mod tests {
         next.set(Making::Queued(2));
         assert!(!next.begin(1) && next.begin(2));
         drop(Handover(Arc::new(next), None));
+    }
+
+    #[test]
+    fn a_blank_that_nobody_will_take_is_removed() {
+        let disk = SimulatedDisk::new(1);
+        let log_dir = Path::new("/log");
+        disk.create_dir_all(log_dir).unwrap();
+        let mut preparation = Preparation::new(
+            Arc::new(disk.clone()),
+            log_dir.to_owned(),
+            &options(),
+            Arc::default(),
+            None,
+        );
+        preparation.request(SEGMENT_BYTES_MIN);
+        assert_eq!(disk.files().len(), 1);
+        preparation.give_up();
+        assert!(disk.files().is_empty());
     }
 
     #[test]
