@@ -18,6 +18,7 @@ mod examples;
 mod fuzz;
 mod kill_test;
 mod metadata;
+mod model;
 mod tidy;
 
 /// Chores of the Kimberlite workspace.
@@ -40,6 +41,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// Kills a writer over and over, in release, and checks that nothing acknowledged is lost.
     KillTest(kill_test::Options),
+    /// Tries many orders of threads on what appends wait by, with shuttle in place of the system.
+    Model(model::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Chore::Examples => examples::run(&root),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::KillTest(options) => kill_test::run(&root, &options),
+        Chore::Model(options) => model::run(&root, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,8 @@
 //!
 //! * [`create_log`], [`open_writer`], [`open_observer`]: making and opening, with recovery.
 //! * [`FrameBuilder`], [`UnplacedFrame`], [`LogWriter`], [`SyncStage`]: appending.
+//! * [`AppendQueue`], [`SyncDriver`]: how many appends are under way, and who syncs for those that
+//!   nobody blocks for.
 //! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
 //! * [`CheckpointStore`]: signed checkpoints on disk.
 //! * [`verify`]: recomputing everything.
@@ -15,13 +17,17 @@
 
 #![forbid(unsafe_code)]
 
+mod append_queue;
 mod background;
 mod backup;
+mod block_on;
 mod checkpoint;
 mod damage;
 mod error;
 mod frame;
 mod history;
+#[cfg(all(test, shuttle))]
+mod model;
 mod open;
 mod options;
 mod prepare;
@@ -32,11 +38,14 @@ mod scan;
 mod scrub;
 mod segment;
 mod survey;
+mod sync;
+mod sync_driver;
 mod sync_stage;
 mod tail;
 mod verify;
 mod writer;
 
+pub use append_queue::{Admission, AppendQueue, Place, QueueLimit};
 pub use background::Background;
 pub use backup::{
     BackedUpFile, BackedUpTenant, FileContent, MANIFEST_BYTES_MAX, Manifest, ManifestError,
@@ -61,6 +70,7 @@ pub use segment::{
     SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
 };
 pub use survey::{SegmentState, SegmentSummary};
-pub use sync_stage::SyncStage;
+pub use sync_driver::SyncDriver;
+pub use sync_stage::{DurableWait, SyncStage};
 pub use verify::{VerifiedLog, VerifyProgress, verify};
 pub use writer::{Durability, LogWriter};

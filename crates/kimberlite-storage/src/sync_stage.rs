@@ -8,20 +8,33 @@
 //! its next append, about as soon as the leader itself. Waiting for them a fraction of what a sync
 //! takes lets all of them share the next one, instead of half of them in turn with the other half.
 //!
+//! Who does not block for a sync has a [`SyncDriver`] lead it, unless somebody else does before. Tasks
+//! are woken, and places in the queue given back, by whoever led the sync that settled them.
+//!
 //! Invariants:
 //!
 //! * `durable <= written`, and what stands between the two was appended by `appender`, to the active segment.
 //! * Never two syncs at once: the operating system tells a failure to one of those who ask.
 //! * Once a write or a sync has failed, nothing becomes durable any more.
+//! * While something that is wanted is not durable, and may become so, the driver has been asked.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+mod awaited;
+
+pub use awaited::DurableWait;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use kimberlite_disk::{Appender, DiskError};
 use kimberlite_types::Position;
 
+use crate::append_queue::Place;
 use crate::error::StorageError;
 use crate::reader::Shared;
+use crate::sync::{Condvar, Mutex, MutexGuard, between, now, wait_while};
+use crate::sync_driver::SyncDriver;
+use awaited::Awaited;
 
 /// The part of the last sync's time that a leader waits for the others at most.
 const GATHER_PART: u32 = 2;
@@ -33,7 +46,6 @@ const GATHER_MAX: Duration = Duration::from_millis(1);
 const QUIET: Duration = Duration::from_millis(2);
 
 /// What the writer of a log and those who wait for it share.
-#[derive(Debug)]
 pub struct SyncStage {
     shared: Arc<Shared>,
     /// How long every leader waits for others, whether it knows of any or not.
@@ -43,6 +55,7 @@ pub struct SyncStage {
     ended: Condvar,
     /// Somebody came to wait while a leader gathers.
     came: Condvar,
+    after_drive: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -51,9 +64,12 @@ struct State {
     written: Position,
     durable: Position,
     syncing: bool,
+    /// A leader waits for others to come.
+    gathering: bool,
     poisoned: bool,
-    /// Those who wait, the leader among them.
-    waiting: usize,
+    /// Those who block, the leader among them.
+    blocked: usize,
+    awaited: Awaited,
     /// How many shared the last sync.
     cohort: usize,
     /// Syncs that have ended.
@@ -75,8 +91,10 @@ impl SyncStage {
             written: durable,
             durable,
             syncing: false,
+            gathering: false,
             poisoned: false,
-            waiting: 0,
+            blocked: 0,
+            awaited: Awaited::default(),
             cohort: 1,
             syncs: 0,
             bytes: 0,
@@ -88,7 +106,15 @@ impl SyncStage {
             state: Mutex::new(state),
             ended: Condvar::new(),
             came: Condvar::new(),
+            after_drive: OnceLock::new(),
         }
+    }
+
+    /// Says what is done, on the driver's thread, each time that something has been driven.
+    pub fn after_drive(&self, act: impl Fn() + Send + Sync + 'static) {
+        // There is one facade to a log: a second act would be its own mistake.
+        let is_first = self.after_drive.set(Box::new(act)).is_ok();
+        debug_assert!(is_first);
     }
 
     /// Waits until everything before `end`, which has been written, is durable.
@@ -99,18 +125,12 @@ impl SyncStage {
     /// [`StorageError::Poisoned`] when another one did: nobody knows what is durable.
     pub fn wait(&self, end: Position) -> Result<(), StorageError> {
         let mut state = self.state();
-        assert!(
-            state.poisoned || end <= state.written,
-            "only what was written can be synced"
-        );
-        state.waiting += 1;
-        self.came.notify_one();
+        state.check_written(end);
+        state.blocked += 1;
+        self.came(&state);
         let outcome = loop {
-            if state.durable >= end {
-                break Ok(());
-            }
-            if state.poisoned {
-                break Err(StorageError::Poisoned);
+            if let Some(outcome) = state.outcome(end) {
+                break outcome;
             }
             if state.syncing {
                 let ended = self.ended.wait(state);
@@ -123,12 +143,80 @@ impl SyncStage {
                 break Err(StorageError::OutcomeUnknown(error));
             }
         };
-        state.waiting -= 1;
+        state.blocked -= 1;
         outcome
     }
 
+    /// Waits likewise, and has no leader wait for others for the delay, also one who does already.
+    ///
+    /// # Errors
+    ///
+    /// As [`SyncStage::wait`].
+    pub fn hasten(&self, end: Position) -> Result<(), StorageError> {
+        let mut state = self.state();
+        state.awaited.due |= !self.delay.is_zero() && state.outcome(end).is_none();
+        self.came(&state);
+        drop(state);
+        self.wait(end)
+    }
+
+    /// Waits, as a future, until everything before `end`, which has been written, is durable. Somebody
+    /// must lead the sync: see [`SyncStage::drive_to`].
+    pub fn wait_async(self: &Arc<Self>, end: Position) -> DurableWait {
+        self.state().check_written(end);
+        DurableWait::new(Arc::clone(self), end)
+    }
+
+    /// Has `driver` make everything before `end`, which has been written, durable: once the delay is
+    /// over, unless somebody else does before. Keeps `place` until then, or until nothing becomes
+    /// durable any more.
+    pub fn drive_to(self: &Arc<Self>, end: Position, place: Option<Place>, driver: &SyncDriver) {
+        let mut state = self.state();
+        state.check_written(end);
+        if state.outcome(end).is_some() {
+            drop(state);
+            drop(place);
+            return;
+        }
+        if let Some(place) = place {
+            state.awaited.keep(end, place);
+        }
+        state.awaited.wanted = state.awaited.wanted.max(end);
+        let is_asked = std::mem::replace(&mut state.awaited.driven, true);
+        drop(state);
+        if !is_asked {
+            driver.ask(self);
+        }
+    }
+
+    /// Makes durable what is wanted by now; whether more was wanted meanwhile.
+    pub(crate) fn drive(&self) -> bool {
+        let wanted = self.state().awaited.wanted;
+        // Their delay is over, and the stage keeps the outcome.
+        let _ = self.hasten(wanted);
+        let mut state = self.state();
+        let more = state.outcome(state.awaited.wanted).is_none();
+        state.awaited.driven = more;
+        drop(state);
+        // Last, so that nothing that was wanted before `driven` ended goes without it.
+        if let Some(act) = self.after_drive.get() {
+            act();
+        }
+        more
+    }
+
+    /// How long a sync may wait for others to share it.
+    pub(crate) fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Returns the position before which everything has been written.
+    pub fn end(&self) -> Position {
+        self.state().written
+    }
+
     /// Returns the position before which everything is durable.
-    pub(crate) fn durable(&self) -> Position {
+    pub fn durable(&self) -> Position {
         self.state().durable
     }
 
@@ -154,20 +242,21 @@ impl SyncStage {
         let state = self.state();
         let syncs = state.syncs;
         let same = |state: &mut State| state.syncs == syncs && !state.poisoned;
-        let ended = self.ended.wait_timeout_while(state, QUIET, same);
-        let (state, timeout) = ended.unwrap_or_else(PoisonError::into_inner);
-        (!timeout.timed_out()).then_some(state.bytes)
+        let (state, is_quiet) = wait_while(&self.state, &self.ended, state, QUIET, same);
+        (!is_quiet).then_some(state.bytes)
     }
 
     /// Makes the outcome of a write unknown, and tells those who wait.
     pub(crate) fn poison(&self) {
-        self.state().poisoned = true;
-        self.ended.notify_all();
+        let mut state = self.state();
+        state.poisoned = true;
+        self.tell(state);
     }
 
     /// Syncs what was appended, also when every record in it is durable.
     pub(crate) fn sync(&self) -> Result<(), StorageError> {
-        let state = self.idle()?;
+        let mut state = self.idle()?;
+        state.awaited.due |= !self.delay.is_zero();
         self.lead(state).map_err(StorageError::OutcomeUnknown)
     }
 
@@ -195,10 +284,14 @@ impl SyncStage {
     /// Syncs what was written, and lets go of the state meanwhile.
     fn lead(&self, mut state: MutexGuard<'_, State>) -> Result<(), DiskError> {
         state.syncing = true;
-        let leading = Leading(self);
-        let state = self.gather(state);
+        let mut leading = Leading {
+            stage: self,
+            is_whole: false,
+        };
+        let mut state = self.gather(state);
+        state.awaited.due = false;
         let (appender, target) = (Arc::clone(&state.appender), state.written);
-        let cohort = state.waiting;
+        let cohort = state.cohort_now();
         drop(state);
         let (synced, spent) = timed(|| appender.sync());
         let mut state = self.state();
@@ -217,26 +310,43 @@ impl SyncStage {
         (state.cohort, state.last_sync) = (cohort, spent);
         state.syncs += 1;
         drop(state);
+        leading.is_whole = true;
         drop(leading);
         synced
     }
 
     /// Waits a little for others who will want the same sync.
-    fn gather<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let for_known = (state.last_sync / GATHER_PART).min(GATHER_MAX);
-        let known = state.cohort;
-        if self.delay.is_zero() && state.waiting >= known {
-            return state;
-        }
         let (budget, is_short) = if self.delay.is_zero() {
-            (for_known, known)
+            (for_known, state.cohort)
         } else {
             (self.delay, usize::MAX)
         };
-        let gathered = self
-            .came
-            .wait_timeout_while(state, budget, |state| state.waiting < is_short);
-        gathered.unwrap_or_else(PoisonError::into_inner).0
+        let goes_on = |state: &mut State| !state.awaited.due && state.cohort_now() < is_short;
+        if !goes_on(&mut state) {
+            return state;
+        }
+        state.gathering = true;
+        let (mut state, _) = wait_while(&self.state, &self.came, state, budget, goes_on);
+        state.gathering = false;
+        state
+    }
+
+    /// Tells a leader who gathers that it has one more to sync for.
+    fn came(&self, state: &State) {
+        if state.gathering {
+            self.came.notify_one();
+        }
+    }
+
+    /// Tells all whose outcome is settled, and lets go of the state before.
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        let (durable, is_over) = (state.durable, state.poisoned);
+        let settled = state.awaited.settle(durable, is_over);
+        drop(state);
+        self.ended.notify_all();
+        drop(settled);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -244,25 +354,55 @@ impl SyncStage {
     }
 }
 
-/// Ends a leadership, also one that panics: then nobody knows what it did.
-struct Leading<'a>(&'a SyncStage);
+impl State {
+    /// Whether everything before `end` is durable, or nothing more will be; `None` while neither is
+    /// known.
+    fn outcome(&self, end: Position) -> Option<Result<(), StorageError>> {
+        if self.durable >= end {
+            return Some(Ok(()));
+        }
+        self.poisoned.then_some(Err(StorageError::Poisoned))
+    }
 
-impl Drop for Leading<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.poisoned |= std::thread::panicking();
-        state.syncing = false;
-        drop(state);
-        self.0.ended.notify_all();
+    fn check_written(&self, end: Position) {
+        assert!(
+            self.poisoned || end <= self.written,
+            "only what was written can be synced"
+        );
+    }
+
+    /// Counts those who wait, by blocking or as tasks.
+    fn cohort_now(&self) -> usize {
+        self.blocked + self.awaited.tasks()
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long a leader gathers is a matter of speed, and of nothing else"
-)]
+impl fmt::Debug for SyncStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncStage")
+            .field("delay", &self.delay)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends a leadership, also one that panics: then nobody knows what it did.
+struct Leading<'a> {
+    stage: &'a SyncStage,
+    is_whole: bool,
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        let mut state = self.stage.state();
+        state.poisoned |= !self.is_whole;
+        state.syncing = false;
+        self.stage.tell(state);
+    }
+}
+
 fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
-    let begun = Instant::now();
+    let begun = now();
     let outcome = act();
-    (outcome, begun.elapsed())
+    (outcome, between(begun, now()))
 }

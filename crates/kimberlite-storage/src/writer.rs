@@ -286,7 +286,7 @@ impl LogWriter {
     /// second sync would not tell.
     pub fn sync(&mut self) -> Result<(), StorageError> {
         self.unsynced_bytes = 0;
-        self.stage.wait(self.history.position())
+        self.stage.hasten(self.history.position())
     }
 
     /// Writes down, when the log falls quiet, that everything in it is durable, so that later
