@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kimberlite_disk::{DirectoryLock, DiskError};
 use kimberlite_storage::{
-    Background, LogOptions, SegmentSpace, StorageError, Visibility, log_exists,
+    Background, LogOptions, SegmentSpace, StorageError, SyncDriver, Visibility, log_exists,
 };
 use kimberlite_types::TenantName;
 
@@ -36,6 +36,8 @@ pub(crate) struct DatabaseShared {
     pub(crate) log_options: LogOptions,
     pub(crate) keys: KeyStore,
     pub(crate) quiet: Option<Quiet>,
+    /// Ends, and with it what was answered early, before the lock is let go.
+    pub(crate) driver: SyncDriver,
     /// The process that holds the lock.
     pub(crate) process_id: u32,
     _lock: Option<Box<dyn DirectoryLock>>,
@@ -120,6 +122,7 @@ impl Database {
             log_options,
             keys,
             quiet,
+            driver: SyncDriver::new(),
             _lock: lock,
         };
         Ok(Self {

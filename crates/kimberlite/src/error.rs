@@ -43,6 +43,9 @@ pub enum ErrorKind {
     DiskFull,
     /// A backup or a restore was interrupted; run it again.
     Unfinished,
+    /// As many appends are under way as the queue lets in; nothing was written. Try again when some
+    /// have been answered.
+    Overloaded,
     /// The database was opened for reading only, or is a backup.
     ReadOnly,
     /// The database was closed, or belongs to the process that this one was forked from.
@@ -136,6 +139,13 @@ pub(crate) enum Problem {
     },
     #[error("an append has {count} events, 1 to {count_max} are allowed")]
     EventCount { count: usize, count_max: usize },
+    #[error(
+        "as many appends are under way as the queue lets in, {appends_max} of {bytes_max} bytes: try \
+         again when some have been answered, or raise the limit"
+    )]
+    Overloaded { appends_max: usize, bytes_max: u64 },
+    #[error("nothing was written at position {position} yet, the log ends at {end}")]
+    NotWritten { position: Position, end: Position },
     #[error("the event cannot be written as JSON")]
     Json(#[source] serde_json::Error),
     #[error(transparent)]
@@ -239,6 +249,7 @@ impl Error {
             Problem::ReadOnly | Problem::IsBackup { .. } => ErrorKind::ReadOnly,
             Problem::Closed | Problem::Forked { .. } => ErrorKind::Closed,
             Problem::GivenUp => ErrorKind::OutcomeUnknown,
+            Problem::Overloaded { .. } => ErrorKind::Overloaded,
             Problem::Name(_)
             | Problem::TooLarge { .. }
             | Problem::EventCount { .. }
@@ -247,6 +258,7 @@ impl Error {
             | Problem::NotARootKey { .. }
             | Problem::TooManyIncarnations
             | Problem::OtherHistory { .. }
+            | Problem::NotWritten { .. }
             | Problem::Origin(_)
             | Problem::Json(_) => ErrorKind::InvalidInput,
             Problem::Rejected(Rejection::WrongVersion { .. }) => ErrorKind::WrongVersion,

@@ -33,10 +33,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Without blocking
+//!
+//! [`Stream::append_async`] gives a future for any executor, [`Ack::Buffered`] an answer before the
+//! sync. How many appends may be under way is bounded ([`DatabaseBuilder::queue_limit`]):
+//! [`Stream::try_append`] is refused where [`Stream::append`] waits.
+//!
 //! # Guarantees
 //!
 //! Under [`SyncPolicy::EveryRecord`] and [`SyncPolicy::EveryBatch`], the default, an append that has
-//! returned survives power loss. Events of one append are there together or not at all. What was
+//! returned survives power loss, unless it asked for an early answer. Events of one append are there together or not at all. What was
 //! acknowledged is never silently dropped: damage is an error that says where it is, and a log that
 //! is shorter than its newest checkpoint is reported as rolled back.
 //!
@@ -51,6 +57,7 @@
 
 #![forbid(unsafe_code)]
 
+mod append;
 mod backup;
 mod cache;
 mod catalog;
@@ -72,10 +79,12 @@ mod read;
 mod repair;
 mod restore;
 mod scrub;
+mod shown;
 mod stream;
 mod tenant;
 mod verify;
 
+pub use append::{Ack, AppendFuture, AppendOptions, DurableFuture, WhenFull};
 pub use backup::{BackupOptions, BackupProgress, BackupReport, TenantBackup};
 pub use checkpoint::Checkpoint;
 pub use database::Database;
@@ -87,7 +96,7 @@ pub use inspect::{Inspection, KeySummary, Stats};
 pub use kimberlite_disk::{Disk, WriteMode};
 pub use kimberlite_kernel::ExpectedVersion;
 pub use kimberlite_storage::{
-    Damage, DamageKind, Entropy, FrameHeader, OpenReport, ScrubProgress, SegmentState,
+    Damage, DamageKind, Entropy, FrameHeader, OpenReport, QueueLimit, ScrubProgress, SegmentState,
     SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
 };
 pub use kimberlite_types::{

@@ -5,13 +5,13 @@
 //! that never was, which the next attempt replaces; a crash before 4 is made good at opening.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{Command, State, apply_committed, replay};
 use kimberlite_storage::{
-    CheckpointStore, FrameBuilder, FramePlacement, FrameView, LogReader, OpenReport, StorageError,
-    Witness, create_log, first_record, log_exists, open_observer, open_writer,
+    AppendQueue, CheckpointStore, FrameBuilder, FramePlacement, FrameView, LogReader, OpenReport,
+    StorageError, Witness, create_log, first_record, log_exists, open_observer, open_writer,
 };
 use kimberlite_types::{Position, RecordFlags, RecordKind, TenantName, Timestamp};
 use zeroize::Zeroizing;
@@ -26,6 +26,7 @@ use crate::error::{Error, Problem};
 use crate::incarnation::{self, Incarnation};
 use crate::keys::TenantKeys;
 use crate::payload::Genesis;
+use crate::shown::Shown;
 use crate::tenant::{Tenant, TenantInner};
 
 /// No log is begun at a time before this: 2020-01-01. A clock that nobody has set yet says less, and
@@ -266,12 +267,21 @@ fn finish(
         salt_key: Zeroizing::new(random(options.entropy.as_ref())?),
         salts: AtomicU64::new(0),
     };
+    let shown = Arc::new(Shown::new(opened.reader.clone(), opened.catalog));
+    let stage = opened.engine.as_ref().map(|engine| engine.log.stage());
+    if let Some(stage) = &stage {
+        let driven = Arc::clone(&shown);
+        stage.after_drive(move || {
+            if let Err(error) = driven.show() {
+                tracing::error!(%error, "cannot show what was appended");
+            }
+        });
+    }
     let inner = TenantInner {
         name: name.clone(),
         reader: opened.reader,
         report: opened.report,
-        catalog: RwLock::new(opened.catalog),
-        unseen: Mutex::default(),
+        shown,
         sealer,
         keys: known.keys,
         checkpoints: known.checkpoints,
@@ -279,6 +289,8 @@ fn finish(
         witnessed: known.witness.size(),
         opened: options.clock.now(),
         caches: Mutex::default(),
+        queue: Arc::new(AppendQueue::new(options.queue_limit)),
+        stage,
         engine: opened.engine.map(CommitLock::new),
         watched: AtomicBool::new(false),
         database: Arc::clone(database),

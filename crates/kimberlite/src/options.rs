@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kimberlite_disk::{Disk, OsDisk, WriteMode};
-use kimberlite_storage::Entropy;
+use kimberlite_storage::{Entropy, QueueLimit};
 
 use crate::database::Database;
 use crate::environment::{Clock, SystemClock, SystemEntropy};
@@ -49,7 +49,7 @@ pub enum SyncPolicy {
 }
 
 impl SyncPolicy {
-    /// Whether an append that has returned survives power loss.
+    /// Whether an append that has returned survives power loss, where it asked for nothing else.
     pub const fn is_durable(self) -> bool {
         !matches!(self, Self::OnFlush)
     }
@@ -74,6 +74,7 @@ pub(crate) struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) queue_limit: QueueLimit,
     pub(crate) checkpoint_records_max: u64,
     pub(crate) checkpoint_interval: Duration,
     /// Tells a process from one that was forked from it.
@@ -113,6 +114,7 @@ impl DatabaseBuilder {
             read_only: false,
             background: true,
             tail_bytes_max: kimberlite_storage::LogOptions::TAIL_BYTES_MAX,
+            queue_limit: QueueLimit::default(),
             checkpoint_records_max: CHECKPOINT_RECORDS_MAX,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             process_id: std::process::id,
@@ -168,6 +170,21 @@ impl DatabaseBuilder {
         self
     }
 
+    /// How many appends of each tenant may be under way: not answered yet, or answered early
+    /// ([`Ack::Buffered`](crate::Ack::Buffered)) and not durable yet; 4,000 of 64 MiB together unless
+    /// said otherwise. So it also bounds how many of the latter power loss can take.
+    ///
+    /// When it is reached an append waits in line, or is refused where it says so
+    /// ([`Stream::try_append`](crate::Stream::try_append)). Places go to those in line in the order
+    /// in which they came, and nobody passes them. A future that has been given its place must be
+    /// polled to use it: a thread that blocks while it keeps such futures unpolled can wait for
+    /// itself.
+    #[must_use]
+    pub fn queue_limit(mut self, limit: QueueLimit) -> Self {
+        self.options.queue_limit = limit;
+        self
+    }
+
     /// Makes a checkpoint of a tenant by itself once it has this many new records; 100,000 unless
     /// said otherwise. It is noticed at the next look at the tenant, 50 ms apart.
     ///
@@ -190,6 +207,9 @@ impl DatabaseBuilder {
 
     /// Whether threads of the database prepare and seal segments, note when a log has fallen quiet,
     /// and make checkpoints; without them callers do the first, and nobody the others.
+    ///
+    /// The thread that leads the syncs of futures and of early answers is started by the first of
+    /// them in either case.
     #[must_use]
     pub fn background(mut self, background: bool) -> Self {
         self.options.background = background;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kimberlite_kernel::{ExpectedVersion, Slot};
 use kimberlite_types::{Offset, Position, StreamName};
 
+use crate::append::{AppendFuture, AppendOptions, WhenFull};
 use crate::error::Error;
 use crate::event::Event;
 use crate::read::RecordIter;
@@ -25,6 +26,7 @@ pub struct Receipt {
     first_position: Position,
     first_offset: Offset,
     count: u32,
+    is_durable: bool,
 }
 
 impl Stream {
@@ -38,7 +40,8 @@ impl Stream {
     }
 
     /// Appends up to 65,536 events, all of them or none. They are durable when this returns, unless
-    /// the database was opened with [`SyncPolicy::OnFlush`](crate::SyncPolicy::OnFlush).
+    /// the database was opened with [`SyncPolicy::OnFlush`](crate::SyncPolicy::OnFlush). Where as
+    /// many appends are under way as the queue lets in, it waits in line.
     ///
     /// # Errors
     ///
@@ -50,11 +53,72 @@ impl Stream {
     /// * [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): a write or sync failed;
     ///   reopen the database to see whether the events are there.
     pub fn append(&self, expected: ExpectedVersion, events: &[Event]) -> Result<Receipt, Error> {
-        let receipt = self.tenant.append(&self.name, expected, events)?;
-        if let Some(quiet) = &self.tenant.database.quiet {
-            quiet.notice(&self.tenant);
-        }
-        Ok(receipt)
+        self.append_with(expected, events)
+    }
+
+    /// Appends events as `options` say; [`Stream::append`] with more to choose.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::append`] and [`Stream::try_append`].
+    pub fn append_with(
+        &self,
+        options: impl Into<AppendOptions>,
+        events: &[Event],
+    ) -> Result<Receipt, Error> {
+        self.tenant.append(&self.name, options.into(), events)
+    }
+
+    /// Appends events unless as many appends are under way as the queue lets in. One that is let in
+    /// is answered as by [`Stream::append`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::append`], and [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded): nothing
+    /// was appended; try again when appends that are under way have been answered.
+    pub fn try_append(
+        &self,
+        expected: ExpectedVersion,
+        events: &[Event],
+    ) -> Result<Receipt, Error> {
+        let options = AppendOptions::from(expected).when_full(WhenFull::Refuse);
+        self.append_with(options, events)
+    }
+
+    /// Appends events, and gives a future that is ready when [`Stream::append_with`] would return.
+    ///
+    /// The events are sealed and written by this call, on this thread, and become durable whether
+    /// the future is awaited or not: many appends can be under way from one thread. Only when the
+    /// queue is full does the future take them, to write them when it is polled and has a place.
+    /// Events that were written later stand later, so that calls one after the other keep their
+    /// order as long as the queue has room; where order matters, await one append before the next or say
+    /// what it expects.
+    ///
+    /// Syncs are led by a thread of the database, or by whoever blocks for one; no poll waits for
+    /// its own. Writing does wait for other syncs where the commit lock is held over them: at the end
+    /// of a segment, for a checkpoint or a watermark, and under
+    /// [`SyncPolicy::EveryRecord`](crate::SyncPolicy::EveryRecord).
+    ///
+    /// ```
+    /// # use kimberlite::{Database, Event, ExpectedVersion};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = Database::open(dir.path())?;
+    /// # let stream = db.tenant("t")?.stream("s")?;
+    /// let first = stream.append_async(ExpectedVersion::Any, &[Event::new("a", "1")]);
+    /// let second = stream.append_async(ExpectedVersion::Any, &[Event::new("b", "2")]);
+    /// // Both are written, and share a sync.
+    /// let receipts = pollster::block_on(async { Ok::<_, kimberlite::Error>((first.await?, second.await?)) })?;
+    /// assert!(receipts.0.is_durable() && receipts.1.first_offset().get() == 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// The future gives the errors of [`Stream::append_with`].
+    pub fn append_async(
+        &self,
+        options: impl Into<AppendOptions>,
+        events: &[Event],
+    ) -> AppendFuture {
+        self.tenant.append_async(&self.name, options.into(), events)
     }
 
     /// Reads the events at `offsets`, in either direction; a stream without events gives none.
@@ -110,12 +174,20 @@ impl fmt::Debug for Stream {
 }
 
 impl Receipt {
-    pub(crate) fn new(slot: &Slot) -> Self {
+    pub(crate) fn new(slot: &Slot, is_durable: bool) -> Self {
         Self {
             first_position: slot.position,
             first_offset: slot.offset.expect("events have offsets"),
             count: slot.count,
+            is_durable,
         }
+    }
+
+    /// Whether the events were durable when this was given. They may not have been under
+    /// [`SyncPolicy::OnFlush`](crate::SyncPolicy::OnFlush) and for [`Ack::Buffered`](crate::Ack::Buffered);
+    /// [`Tenant::wait_durable`](crate::Tenant::wait_durable) waits until they are.
+    pub fn is_durable(&self) -> bool {
+        self.is_durable
     }
 
     /// Returns the position of the first event.

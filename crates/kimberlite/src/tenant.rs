@@ -1,18 +1,20 @@
 //! One tenant: an isolated log with its own keys, signer and streams.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
-use kimberlite_kernel::{Command, ExpectedVersion, Rejection, ReplayedFrame, Slot};
-use kimberlite_storage::{LogReader, OpenReport, StorageError, StoredRecord};
+use kimberlite_kernel::{Command, Rejection};
+use kimberlite_storage::{
+    AppendQueue, LogReader, OpenReport, StorageError, StoredRecord, SyncStage,
+};
 use kimberlite_types::{
-    NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp, limits,
+    NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp,
 };
 
+use crate::append::DurableFuture;
 use crate::cache::Caches;
 use crate::catalog::Catalog;
 use crate::checkpoint::Checkpoints;
@@ -21,13 +23,12 @@ use crate::engine::seal::{ActiveSession, SALT_BYTES, Sealer};
 use crate::engine::{CommitLock, Engine, Group, Locked};
 use crate::environment::random;
 use crate::error::{Error, Problem};
-use crate::event::Event;
 use crate::incarnation::Incarnation;
 use crate::keys::TenantKeys;
-use crate::options::SyncPolicy;
 use crate::payload::split_stream_created;
 use crate::read::{Record, RecordIter};
-use crate::stream::{Receipt, Stream};
+use crate::shown::Shown;
+use crate::stream::Stream;
 
 /// A tenant of a database. Clones are handles of the same tenant and may be used on any thread.
 #[derive(Clone)]
@@ -39,9 +40,7 @@ pub(crate) struct TenantInner {
     pub(crate) name: TenantName,
     pub(crate) reader: LogReader,
     pub(crate) report: OpenReport,
-    pub(crate) catalog: RwLock<Catalog>,
-    /// What has been written and not been shown to readers yet, in order.
-    pub(crate) unseen: Mutex<VecDeque<ReplayedFrame>>,
+    pub(crate) shown: Arc<Shown>,
     pub(crate) sealer: Sealer,
     pub(crate) keys: TenantKeys,
     pub(crate) checkpoints: Checkpoints,
@@ -52,19 +51,14 @@ pub(crate) struct TenantInner {
     /// When it was opened.
     pub(crate) opened: Timestamp,
     pub(crate) caches: Mutex<Caches>,
-    /// None in a read-only database.
+    /// The appends that are under way.
+    pub(crate) queue: Arc<AppendQueue>,
+    /// None in a read-only database, as the engine.
+    pub(crate) stage: Option<Arc<SyncStage>>,
     pub(crate) engine: Option<CommitLock>,
     /// Whether somebody waits for the log to fall quiet.
     pub(crate) watched: AtomicBool,
     pub(crate) database: Arc<DatabaseShared>,
-}
-
-/// What a caller wants to append.
-#[derive(Clone, Copy)]
-struct Request<'a> {
-    name: &'a StreamName,
-    expected: ExpectedVersion,
-    events: &'a [Event],
 }
 
 /// A stream of a tenant.
@@ -170,8 +164,53 @@ impl Tenant {
     ///
     /// [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) when the sync fails.
     pub fn flush(&self) -> Result<(), Error> {
-        self.inner.with_engine(|engine| Ok(engine.log.sync()?))?;
+        let end = self
+            .inner
+            .with_engine(|engine| Ok(engine.log.next_position()))?;
+        self.inner.stage()?.hasten(end)?;
         self.inner.show()
+    }
+
+    /// Waits until the record at `position` is durable, and leads a sync where nobody else does; under
+    /// [`SyncPolicy::GroupCommit`](crate::SyncPolicy::GroupCommit) that may begin `max_delay` later,
+    /// which [`Tenant::flush`] does not wait for.
+    ///
+    /// # Errors
+    ///
+    /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): nothing was written there yet.
+    /// * [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): a write or sync failed;
+    ///   reopen the database to see whether the record is there.
+    pub fn wait_durable(&self, position: Position) -> Result<(), Error> {
+        if let Some((stage, end)) = self.to_sync(position)? {
+            stage.wait(end)?;
+        }
+        self.inner.show()
+    }
+
+    /// Waits as [`Tenant::wait_durable`] does, with the same errors, and blocks no thread.
+    pub fn wait_durable_async(&self, position: Position) -> DurableFuture {
+        match self.to_sync(position) {
+            Err(error) => DurableFuture::answered(Err(error)),
+            Ok(None) => DurableFuture::answered(self.inner.show()),
+            Ok(Some((stage, end))) => {
+                stage.drive_to(end, None, &self.inner.database.driver);
+                DurableFuture::new(&self.inner, stage.wait_async(end))
+            }
+        }
+    }
+
+    /// Returns what makes the record at `position` durable, where it is not, and the position after.
+    fn to_sync(&self, position: Position) -> Result<Option<(&Arc<SyncStage>, Position)>, Error> {
+        if position < self.inner.reader.durable() {
+            return Ok(None);
+        }
+        self.inner.check_writable()?;
+        let stage = self.inner.stage()?;
+        let end = stage.end();
+        if position >= end {
+            return Err(Problem::NotWritten { position, end }.into());
+        }
+        Ok(Some((stage, Position::new(position.get() + 1))))
     }
 
     /// Notes in the log that everything in it is durable, so that later damage to its last append
@@ -236,8 +275,18 @@ impl fmt::Debug for TenantInner {
 }
 
 impl TenantInner {
-    pub(crate) fn catalog(&self) -> std::sync::RwLockReadGuard<'_, Catalog> {
-        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.shown.catalog()
+    }
+
+    /// Returns the session that appends seal with, once its record is in the log.
+    pub(crate) fn session(&self) -> Option<Arc<ActiveSession>> {
+        self.caches().session.clone()
+    }
+
+    /// Returns the stage that makes written records durable; none in a read-only database.
+    pub(crate) fn stage(&self) -> Result<&Arc<SyncStage>, Error> {
+        Ok(self.stage.as_ref().ok_or(Problem::ReadOnly)?)
     }
 
     fn caches(&self) -> MutexGuard<'_, Caches> {
@@ -253,14 +302,26 @@ impl TenantInner {
 
     /// Takes the commit lock.
     pub(crate) fn writing(&self) -> Result<Locked<'_>, Error> {
+        let engine = self.check_writable()?;
+        Ok(engine.lock())
+    }
+
+    /// Checks, without a lock, that this process may write.
+    pub(crate) fn check_writable(&self) -> Result<&CommitLock, Error> {
         let engine = self.engine.as_ref().ok_or(Problem::ReadOnly)?;
-        // A forked process has a copy of the counters and of the end of the log: what it sealed and
-        // wrote would meet what its parent does.
+        self.check_owner()?;
+        Ok(engine)
+    }
+
+    /// Checks that this process was not forked from the one that opened the database. It has a copy
+    /// of the counters and of the end of the log: what it sealed and wrote would meet what its
+    /// parent does.
+    pub(crate) fn check_owner(&self) -> Result<(), Error> {
         let owner = self.database.process_id;
         if (self.database.options.process_id)() != owner {
             return Err(Problem::Forked { owner }.into());
         }
-        Ok(engine.lock())
+        Ok(())
     }
 
     /// Returns why a reader does not see the end of the log, where that is so.
@@ -286,126 +347,7 @@ impl TenantInner {
         Some(id)
     }
 
-    /// Appends events to a stream, all of them or none.
-    pub(crate) fn append(
-        &self,
-        name: &StreamName,
-        expected: ExpectedVersion,
-        events: &[Event],
-    ) -> Result<Receipt, Error> {
-        let count_max = limits::APPEND_EVENTS_MAX;
-        if events.is_empty() || events.len() > count_max {
-            return Err(Problem::EventCount {
-                count: events.len(),
-                count_max,
-            }
-            .into());
-        }
-        events.iter().try_for_each(Event::check)?;
-        let bytes = group_bytes(events, name);
-        let bytes_max = limits::GROUP_BYTES_MAX as u64;
-        if bytes > bytes_max {
-            return Err(StorageError::GroupTooLarge { bytes, bytes_max }.into());
-        }
-        let frame_records = self.frame_records();
-        // Where stream and session are known the events are sealed before the lock is taken.
-        let stream = self.stream_id(name);
-        let session = self.caches().session.clone();
-        let ready = stream.filter(|_| session.is_some() || !self.sealer.needs_session());
-        let sealed = ready.and_then(|stream| {
-            self.sealer
-                .seal_events(session.as_deref(), stream, events, frame_records)
-        });
-        let mut locked = self.writing()?;
-        let engine = locked.engine()?;
-        let stage = engine.log.stage();
-        engine.log.reserve(bytes)?;
-        let mut group = Group::default();
-        let request = Request {
-            name,
-            expected,
-            events,
-        };
-        let decided = match (stream, sealed) {
-            (Some(stream), Some(sealed)) => {
-                match engine.append(&mut group, stream, expected, sealed) {
-                    Err(Rejection::SessionEnded { .. } | Rejection::NoSession) => {
-                        self.append_under_lock(engine, &mut group, &request)
-                    }
-                    decided => Ok(decided),
-                }
-            }
-            _ => self.append_under_lock(engine, &mut group, &request),
-        };
-        // What the kernel applied before it rejected the rest is written all the same.
-        self.commit(engine, group)?;
-        let decided_on = engine.log.next_position();
-        drop(locked);
-        if self.database.options.sync_policy.is_durable() {
-            stage.wait(decided_on)?;
-        }
-        self.show()?;
-        Ok(Receipt::new(&decided??))
-    }
-
-    fn frame_records(&self) -> usize {
-        match self.database.options.sync_policy {
-            SyncPolicy::EveryRecord => 1,
-            SyncPolicy::EveryBatch | SyncPolicy::GroupCommit { .. } | SyncPolicy::OnFlush => {
-                limits::FRAME_RECORDS_MAX
-            }
-        }
-    }
-
-    /// Appends where a session must be opened or a stream made first: their ids are their
-    /// positions, so the events are sealed once those are fixed.
-    fn append_under_lock(
-        &self,
-        engine: &mut Engine,
-        group: &mut Group,
-        request: &Request<'_>,
-    ) -> Result<Result<Slot, Rejection>, Error> {
-        let Request {
-            name,
-            expected,
-            events,
-        } = *request;
-        let hash = self.sealer.name_hash(name);
-        let known = engine.state.stream_by_name(&hash);
-        if known.is_none() && !expected.allows(None) {
-            return Ok(Err(Rejection::WrongVersion {
-                expected,
-                actual: None,
-            }));
-        }
-        let mut session = engine.session.clone();
-        for attempt in 0..2 {
-            if (session.is_none() && self.sealer.needs_session()) || attempt > 0 {
-                match self.open_session(engine, group)? {
-                    Ok(opened) => session = Some(opened),
-                    Err(rejection) => return Ok(Err(rejection)),
-                }
-            }
-            let stream = match engine.state.stream_by_name(&hash) {
-                Some(stream) => stream,
-                None => match self.create_stream(engine, group, session.as_deref(), name) {
-                    None => continue,
-                    Some(Ok(stream)) => stream,
-                    Some(Err(rejection)) => return Ok(Err(rejection)),
-                },
-            };
-            let records = self.frame_records();
-            if let Some(sealed) =
-                self.sealer
-                    .seal_events(session.as_deref(), stream, events, records)
-            {
-                return Ok(engine.append(group, stream, expected, sealed));
-            }
-        }
-        Ok(Err(Rejection::NoSession))
-    }
-
-    fn create_stream(
+    pub(crate) fn create_stream(
         &self,
         engine: &mut Engine,
         group: &mut Group,
@@ -417,7 +359,7 @@ impl TenantInner {
     }
 
     /// Opens a key session with a fresh salt.
-    fn open_session(
+    pub(crate) fn open_session(
         &self,
         engine: &mut Engine,
         group: &mut Group,
@@ -440,7 +382,7 @@ impl TenantInner {
     /// Writes a group, which [`show`](Self::show) shows to readers once it is durable.
     pub(crate) fn commit(&self, engine: &mut Engine, group: Group) -> Result<(), Error> {
         let written = engine.write(group)?;
-        self.unseen().extend(written);
+        self.shown.add(written);
         // Only now may others seal with the session: its record is in the log.
         self.caches().session.clone_from(&engine.session);
         Ok(())
@@ -448,19 +390,7 @@ impl TenantInner {
 
     /// Shows to readers, in order, what has become visible in the log.
     pub(crate) fn show(&self) -> Result<(), Error> {
-        let mut unseen = self.unseen();
-        let end = self.reader.end();
-        let visible = unseen.partition_point(|frame| frame.slot.end() <= end);
-        if visible == 0 {
-            return Ok(());
-        }
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        let visible = unseen.drain(..visible).collect::<Vec<_>>();
-        visible.iter().try_for_each(|frame| catalog.apply(frame))
-    }
-
-    fn unseen(&self) -> MutexGuard<'_, VecDeque<ReplayedFrame>> {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shown.show()
     }
 
     pub(crate) fn stream_name(&self, id: StreamId) -> Result<StreamName, Error> {
@@ -552,14 +482,6 @@ impl TenantInner {
     }
 }
 
-/// Returns a bound of the bytes that an append takes with everything that may precede it.
-fn group_bytes(events: &[Event], name: &StreamName) -> u64 {
-    const RECORD_OVERHEAD_BYTES: usize = 256;
-    let payload = |event: &Event| event.envelope().encoded_len() + RECORD_OVERHEAD_BYTES;
-    let bytes = events.iter().map(payload).sum::<usize>() + name.as_str().len();
-    u64::try_from(bytes + 4 * RECORD_OVERHEAD_BYTES).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -567,7 +489,7 @@ mod tests {
     use kimberlite_testkit::SimulatedDisk;
 
     use super::*;
-    use crate::{Database, ErrorKind};
+    use crate::{Database, ErrorKind, Event, ExpectedVersion};
 
     #[test]
     fn a_forked_process_writes_nothing() {
@@ -583,14 +505,22 @@ mod tests {
         let stream = tenant.stream("s").unwrap();
         let append = || stream.append(ExpectedVersion::Any, &[Event::new("t", "d")]);
         append().unwrap();
+        let start = || stream.append_async(ExpectedVersion::Any, &[Event::new("t", "d")]);
+        let made_before = start();
+        tenant.flush().unwrap();
         PROCESS.store(8, Ordering::Relaxed);
         let ops = disk.ops();
         assert_eq!(append().unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(tenant.settle().unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(tenant.checkpoint().unwrap_err().kind(), ErrorKind::Closed);
         assert_eq!(tenant.close().unwrap_err().kind(), ErrorKind::Closed);
+        // Nobody drives here what was under way there.
+        for future in [made_before, start()] {
+            let refused = pollster::block_on(future).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Closed);
+        }
         assert_eq!(disk.ops(), ops);
-        assert_eq!(stream.read(..).count(), 1);
+        assert_eq!(stream.read(..).count(), 2);
         PROCESS.store(7, Ordering::Relaxed);
         append().unwrap();
     }

@@ -1,0 +1,54 @@
+//! What readers of a tenant see, apart from its keys: it keeps neither the database nor its lock.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use kimberlite_kernel::ReplayedFrame;
+use kimberlite_storage::LogReader;
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+
+#[derive(Debug)]
+pub(crate) struct Shown {
+    reader: LogReader,
+    catalog: RwLock<Catalog>,
+    /// What has been written and not been shown yet, in order.
+    unseen: Mutex<VecDeque<ReplayedFrame>>,
+}
+
+impl Shown {
+    pub(crate) fn new(reader: LogReader, catalog: Catalog) -> Self {
+        Self {
+            reader,
+            catalog: RwLock::new(catalog),
+            unseen: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what was written, under the commit lock.
+    pub(crate) fn add(&self, written: Vec<ReplayedFrame>) {
+        self.unseen().extend(written);
+    }
+
+    /// Shows, in order, what has become visible in the log.
+    pub(crate) fn show(&self) -> Result<(), Error> {
+        let mut unseen = self.unseen();
+        let end = self.reader.end();
+        let visible = unseen.partition_point(|frame| frame.slot.end() <= end);
+        if visible == 0 {
+            return Ok(());
+        }
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let visible = unseen.drain(..visible).collect::<Vec<_>>();
+        visible.iter().try_for_each(|frame| catalog.apply(frame))
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, VecDeque<ReplayedFrame>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
