@@ -4,6 +4,7 @@
 //! zeroed file with one `pwrite`, syncs it, and wakes the others. No hash, no cipher, no order of
 //! streams, no reader.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Condvar, Mutex};
@@ -11,7 +12,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
-use kimberlite::{Encryption, Event, ExpectedVersion, SyncPolicy, WriteMode};
+use kimberlite::{AppendFuture, Encryption, Event, ExpectedVersion, SyncPolicy, WriteMode};
 
 use crate::latencies::{histogram, is_smoke_run, is_wanted, quantiles};
 use crate::{FLOOR_FILE_BYTES, database_by, floor_file};
@@ -45,6 +46,30 @@ pub(crate) fn compare() {
         ours.print(&format!("{group}/durable encrypted"));
         bare.print(&format!("{group}/floor: bare queue"));
     }
+    compare_in_flight();
+}
+
+/// Appends that one thread keeps under way, beside as many threads that block.
+fn compare_in_flight() {
+    const IN_FLIGHT: usize = 64;
+    let group = "in_flight/64 append 1 of 256 B";
+    if !is_wanted(group) {
+        return;
+    }
+    let (rounds, appends) = if is_smoke_run() {
+        (1, IN_FLIGHT as u64)
+    } else {
+        (ROUNDS, APPENDS)
+    };
+    let mut futures = Measured::default();
+    let mut blocking = Measured::default();
+    for _ in 0..rounds {
+        measure_in_flight(&mut futures, IN_FLIGHT, appends);
+        let each = appends / IN_FLIGHT as u64;
+        measure_database(&mut blocking, WriteMode::default(), IN_FLIGHT, each, 1);
+    }
+    futures.print(&format!("{group}/futures of one thread"));
+    blocking.print(&format!("{group}/64 threads that block"));
 }
 
 /// Sixteen threads by each way to the disk, in turn.
@@ -123,6 +148,38 @@ fn measure_database(
             .append(ExpectedVersion::Any, &events)
             .unwrap();
     });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench measures time")]
+fn measure_in_flight(measured: &mut Measured, in_flight: usize, appends: u64) {
+    let (_dir, db) = database_by(WriteMode::default(), Encryption::On, SyncPolicy::EveryBatch);
+    let tenant = db.tenant("t").unwrap();
+    let event = [Event::new("measured", vec![7; EVENT_BYTES])];
+    let streams = (0..in_flight).map(|n| tenant.stream(&format!("s{n}")).unwrap());
+    let streams = streams.collect::<Vec<_>>();
+    for stream in &streams {
+        stream.append(ExpectedVersion::Any, &event).unwrap();
+    }
+    let mut latencies = histogram();
+    let mut under_way = VecDeque::with_capacity(in_flight);
+    let mut answer = |(start, append): (Instant, AppendFuture)| {
+        pollster::block_on(append).unwrap();
+        let spent = u64::try_from(start.elapsed().as_nanos()).unwrap();
+        latencies.saturating_record(spent);
+    };
+    let begun = Instant::now();
+    for nth in 0..appends {
+        if under_way.len() == in_flight {
+            under_way.pop_front().into_iter().for_each(&mut answer);
+        }
+        let stream = &streams[usize::try_from(nth).unwrap() % in_flight];
+        let start = Instant::now();
+        let append = stream.append_async(ExpectedVersion::Any, &event);
+        under_way.push_back((start, append));
+    }
+    under_way.into_iter().for_each(answer);
+    let seconds = begun.elapsed().as_secs_f64();
+    measured.add(appends, seconds, latencies);
 }
 
 fn measure_queue(measured: &mut Measured, threads: usize, each: u64, batch: usize) {
