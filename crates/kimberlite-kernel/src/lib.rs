@@ -9,7 +9,7 @@
 //! names, key sessions by the position of the record that opened them.
 //!
 //! [`replay`] rebuilds the state from the frames of a log, and checks each of them against what the
-//! kernel decides today. [`State::digest`] compares two states in constant time;
+//! kernel decides today. [`State::to_snapshot`] keeps a state to start from. [`State::digest`] compares two states in constant time;
 //! [`check_invariants`] walks a whole one.
 //!
 //! ```
@@ -55,6 +55,7 @@ mod effect;
 mod invariants;
 mod rejection;
 mod replay;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -66,4 +67,5 @@ pub use effect::{COUNTER_NONE, Effect, Slot};
 pub use invariants::{BrokenInvariant, check_invariants};
 pub use rejection::{Limit, Rejection};
 pub use replay::{ReplayError, ReplayedFrame, replay};
+pub use snapshot::SnapshotError;
 pub use state::{State, StreamState};

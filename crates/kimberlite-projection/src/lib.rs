@@ -55,4 +55,4 @@ mod stream_index;
 pub use batch::{Batch, FrameSummary};
 pub use error::ProjectionError;
 pub use projection::Projection;
-pub use stream_index::{Run, Runs, StreamIndex};
+pub use stream_index::{Run, Runs, SnapshotError, StreamIndex};

@@ -8,6 +8,7 @@
 //! 3. A run ends where the next one begins, the last one at the stream's length.
 
 mod runs;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use kimberlite_types::{Offset, Position, RecordKind, StreamId};
 use crate::{Batch, FrameSummary, Projection, ProjectionError};
 
 pub use runs::{Run, Runs};
+pub use snapshot::SnapshotError;
 
 /// The projection that finds events by stream and offset, in memory.
 ///
@@ -94,6 +96,14 @@ impl StreamIndex {
     /// Returns all streams and how many events each has, in the order in which they were created.
     pub fn streams(&self) -> impl DoubleEndedIterator<Item = (StreamId, u64)> + ExactSizeIterator {
         self.streams.iter().map(|entry| (entry.id, entry.len))
+    }
+
+    /// Returns the bytes of memory that the runs and the list of streams take.
+    pub fn memory_bytes(&self) -> usize {
+        let runs = self.streams.iter().map(|entry| entry.starts.capacity());
+        runs.sum::<usize>() * size_of::<Start>()
+            + self.streams.capacity() * size_of::<Entry>()
+            + self.slots.allocation_size()
     }
 
     fn entry(&self, stream: StreamId) -> Option<&Entry> {

@@ -1,0 +1,300 @@
+//! A state as bytes, to start from instead of replaying the log.
+//!
+//! | bytes | field | |
+//! |---|---|---|
+//! | 0..4 | version | `u32`, 1 |
+//! | 4..8 | zero | |
+//! | 8..40 | log id | |
+//! | 40..48 | next position | `u64`, number of records |
+//! | 48..56 | last time | `u64` |
+//! | 56..64 | session | `u64`, all ones for none |
+//! | 64..72 | last checkpoint | `u64`, all ones for none |
+//! | 72..80 | streams | `u64`, number of entries |
+//! | 80.. | entries | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
+//!
+//! There is no checksum: the file that holds it has one.
+
+#![deny(clippy::indexing_slicing)]
+
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use kimberlite_types::limits::{POSITION_MAX, STREAMS_MAX};
+use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+
+use crate::state::StreamState;
+use crate::{State, digest};
+
+const VERSION: u32 = 1;
+const FIXED_BYTES: usize = 80;
+const ENTRY_BYTES: usize = 48;
+
+/// Why bytes are not the snapshot of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The bytes end too early or go on too long.
+    #[error("the snapshot of the state has the wrong length")]
+    Length,
+    /// The version is not known.
+    #[error("the snapshot of the state has version {found}, which this release does not know")]
+    Version {
+        /// The version that was found.
+        found: u32,
+    },
+    /// A field has a value that no state has.
+    #[error("the {field} in the snapshot of the state is not valid")]
+    Field {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl State {
+    /// Returns the state as bytes; `None` for the state of a log without records.
+    pub fn to_snapshot(&self) -> Option<Vec<u8>> {
+        // Written out, so that a new field cannot be forgotten.
+        let Self {
+            log_id,
+            next_position,
+            last_time,
+            session,
+            last_checkpoint,
+            names,
+            streams,
+            names_mix: _,
+            streams_mix: _,
+        } = self;
+        let log_id = (*log_id)?;
+        let mut named: Vec<(StreamId, &NameHash)> =
+            names.iter().map(|(name, stream)| (*stream, name)).collect();
+        named.sort_unstable();
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + named.len() * ENTRY_BYTES);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(log_id.as_bytes());
+        for word in [
+            next_position.get(),
+            last_time.as_nanoseconds(),
+            SessionId::to_stored(*session),
+            last_checkpoint.map_or(u64::MAX, Position::get),
+            named.len() as u64,
+        ] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        for (stream, name) in named {
+            let state = streams.get(&stream).copied().unwrap_or_default();
+            bytes.extend_from_slice(&stream.position().get().to_le_bytes());
+            bytes.extend_from_slice(&state.next_offset.get().to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        Some(bytes)
+    }
+
+    /// Reads a state from bytes. What it returns keeps every invariant of a state.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] when the bytes are not a snapshot of this version.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let (fixed, entries) = bytes
+            .split_first_chunk::<FIXED_BYTES>()
+            .ok_or(SnapshotError::Length)?;
+        let mut state = Self::fixed_fields(fixed)?;
+        let (entries, rest) = entries.as_chunks::<ENTRY_BYTES>();
+        let count = word(fixed, 72);
+        if !rest.is_empty() || entries.len() as u64 != count {
+            return Err(SnapshotError::Length);
+        }
+        if entries.len() > STREAMS_MAX {
+            return Err(SnapshotError::Field { field: "streams" });
+        }
+        state.names = HashMap::with_capacity(entries.len());
+        state.streams = HashMap::with_capacity(entries.len());
+        let mut events = 0_u128;
+        let mut last = Position::ZERO;
+        for entry in entries {
+            let id = Position::new(word(entry, 0));
+            if id <= last || id >= state.next_position {
+                return Err(SnapshotError::Field { field: "stream" });
+            }
+            last = id;
+            let offset = word(entry, 8);
+            if !state.take_stream(StreamId::new(id), offset, entry) {
+                return Err(SnapshotError::Field { field: "name hash" });
+            }
+            events += u128::from(offset);
+        }
+        let others = 1 + entries.len() + usize::from(state.session.is_some());
+        let others = others + usize::from(state.last_checkpoint.is_some());
+        if events + others as u128 > u128::from(state.next_position.get()) {
+            return Err(SnapshotError::Field {
+                field: "next offset",
+            });
+        }
+        debug_assert_eq!(crate::check_invariants(&state), Ok(()));
+        Ok(state)
+    }
+
+    fn fixed_fields(fixed: &[u8; FIXED_BYTES]) -> Result<Self, SnapshotError> {
+        let field = |field| SnapshotError::Field { field };
+        let head = word(fixed, 0).to_le_bytes();
+        let [a, b, c, d, zeros @ ..] = head;
+        let found = u32::from_le_bytes([a, b, c, d]);
+        if found != VERSION {
+            return Err(SnapshotError::Version { found });
+        }
+        if zeros != [0; 4] {
+            return Err(field("padding"));
+        }
+        let next_position = Position::new(word(fixed, 40));
+        if next_position == Position::ZERO || next_position.get() > POSITION_MAX {
+            return Err(field("next position"));
+        }
+        let session = SessionId::from_stored(word(fixed, 56));
+        let inside = |position: Position| Position::ZERO < position && position < next_position;
+        if session.is_some_and(|session| !inside(session.position())) {
+            return Err(field("session"));
+        }
+        let last_checkpoint = match word(fixed, 64) {
+            u64::MAX => None,
+            size => Some(Position::new(size)),
+        };
+        if last_checkpoint.is_some_and(|size| size >= next_position) {
+            return Err(field("last checkpoint"));
+        }
+        Ok(Self {
+            log_id: Some(LogId::new(array(fixed, 8))),
+            next_position,
+            last_time: Timestamp::from_nanoseconds(word(fixed, 48)),
+            session,
+            last_checkpoint,
+            ..Self::default()
+        })
+    }
+
+    /// Adds a stream with its name; `false` when another stream has the name.
+    fn take_stream(&mut self, stream: StreamId, offset: u64, entry: &[u8; ENTRY_BYTES]) -> bool {
+        let name = NameHash::new(array(entry, 16));
+        let next_offset = Offset::new(offset);
+        let stream_state = StreamState { next_offset };
+        self.streams.insert(stream, stream_state);
+        let streams_entry = digest::stream_entry(stream, stream_state);
+        self.streams_mix = self.streams_mix.wrapping_add(streams_entry);
+        let names_entry = digest::name_entry(&name, stream);
+        self.names_mix = self.names_mix.wrapping_add(names_entry);
+        self.names.insert(name, stream).is_none()
+    }
+
+    /// Returns all streams by the keyed hashes of their names, in no particular order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = (NameHash, StreamId)> {
+        self.names.iter().map(|(name, stream)| (*name, *stream))
+    }
+}
+
+/// The bytes from `at` on; the caller knows that they are there.
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    *field.expect("the field lies in a part of fixed length")
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array(bytes, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Command, ExpectedVersion, apply_committed};
+
+    fn state() -> State {
+        let mut state = State::new();
+        let time = Timestamp::from_nanoseconds(5);
+        let mut apply = |command| *apply_committed(&mut state, command).unwrap().slot();
+        let log_id = LogId::new([0xab; 32]);
+        apply(Command::Genesis { log_id, time });
+        for n in [3, 1, 2] {
+            let name = NameHash::new([n; 32]);
+            let slot = apply(Command::CreateStream {
+                name,
+                seal: None,
+                time,
+            });
+            apply(Command::Append {
+                stream: StreamId::new(slot.position),
+                expected: ExpectedVersion::Any,
+                count: u32::from(n),
+                seal: None,
+                time,
+            });
+        }
+        apply(Command::OpenSession { time });
+        let size = Position::new(4);
+        apply(Command::Checkpoint { size, time });
+        state
+    }
+
+    #[test]
+    fn a_state_that_was_read_is_the_one_that_was_written() {
+        let state = state();
+        let bytes = state.to_snapshot().unwrap();
+        let read = State::from_snapshot(&bytes).unwrap();
+        assert_eq!(read.digest(), state.digest());
+        assert_eq!(read.to_snapshot(), Some(bytes));
+        assert_eq!(crate::check_invariants(&read), Ok(()));
+        assert_eq!(read.names().len(), 3);
+        assert_eq!(State::new().to_snapshot(), None);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_format() {
+        let mut expected = std::vec![1, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend([0xab; 32]);
+        for word in [12_u64, 5, 10, 4, 3] {
+            expected.extend(word.to_le_bytes());
+        }
+        for (id, offset, name) in [(1_u64, 3_u64, 3_u8), (5, 1, 1), (7, 2, 2)] {
+            expected.extend(id.to_le_bytes());
+            expected.extend(offset.to_le_bytes());
+            expected.extend([name; 32]);
+        }
+        assert_eq!(state().to_snapshot(), Some(expected));
+    }
+
+    #[test]
+    fn what_no_state_holds_is_refused() {
+        let bytes = state().to_snapshot().unwrap();
+        let field = |field| SnapshotError::Field { field };
+        let cases: [(usize, u64, SnapshotError); 12] = [
+            (0, 2, SnapshotError::Version { found: 2 }),
+            (0, 1 << 32 | 1, field("padding")),
+            (40, 0, field("next position")),
+            (40, u64::MAX, field("next position")),
+            (40, 11, field("next offset")),
+            (56, 12, field("session")),
+            (56, 0, field("session")),
+            (64, 12, field("last checkpoint")),
+            (72, 4, SnapshotError::Length),
+            (80, 0, field("stream")),
+            (80 + 48, 1, field("stream")),
+            (80 + 96, 12, field("stream")),
+        ];
+        for (at, value, error) in cases {
+            let mut changed = bytes.clone();
+            changed
+                .get_mut(at..at + 8)
+                .unwrap()
+                .copy_from_slice(&value.to_le_bytes());
+            let read = State::from_snapshot(&changed);
+            assert_eq!(read.unwrap_err(), error, "byte {at}");
+        }
+        let mut twice = bytes.clone();
+        twice.copy_within(80 + 16..80 + 48, 80 + 48 + 16);
+        let read = State::from_snapshot(&twice);
+        assert_eq!(read.unwrap_err(), field("name hash"));
+        for cut in 0..bytes.len() {
+            let read = State::from_snapshot(bytes.get(..cut).unwrap());
+            assert_eq!(read.unwrap_err(), SnapshotError::Length, "cut at {cut}");
+        }
+    }
+}
