@@ -68,6 +68,7 @@ mod root_key;
 mod session;
 mod sha256;
 mod signer;
+mod snapshot_claim;
 
 pub use aead::Backend;
 pub use chain::{chain_next, chain_seed};
@@ -89,3 +90,4 @@ pub use session::{
     SessionError, SessionParams, Suite, TAG_BYTES, ToSeal, commitment_bytes, seal_overhead,
 };
 pub use signer::{KEY_NAME_BYTES_MAX, Signer, SignerError, VerifierKey, VerifierKeyError};
+pub use snapshot_claim::SnapshotClaim;
