@@ -18,6 +18,7 @@ use kimberlite_types::{ChainHash, Position, RootHash};
 use crate::error::StorageError;
 use crate::frame::Reader;
 use crate::history::History;
+use crate::snapshot::LogBase;
 
 /// Bytes of a note that are read at most.
 const NOTE_BYTES_MAX: u64 = 64 << 10;
@@ -102,6 +103,9 @@ pub struct Witness {
     /// Chain and tree at a size that a signed checkpoint states, this one or an older one. A writer
     /// computes only what stands behind; without it all of the log is computed.
     pub history: Option<HistoryState>,
+    /// Where to begin to read, by a snapshot that the owner of the log signed. A writer needs
+    /// `history` at this position or behind it.
+    pub base: Option<LogBase>,
 }
 
 /// What a checkpoint states of a log.
@@ -125,7 +129,7 @@ impl Witness {
 /// The checkpoint files of one tenant.
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     tenant_dir: PathBuf,
 }
 
@@ -138,11 +142,11 @@ impl CheckpointStore {
         }
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.tenant_dir.join("checkpoints")
     }
 
-    fn path(&self, size: Position, ending: &str) -> PathBuf {
+    pub(crate) fn path(&self, size: Position, ending: &str) -> PathBuf {
         self.dir().join(format!("{:020}.{ending}", size.get()))
     }
 
@@ -188,6 +192,11 @@ impl CheckpointStore {
     ///
     /// [`StorageError::Disk`] when the directory cannot be read.
     pub fn sizes(&self) -> Result<Vec<Position>, StorageError> {
+        self.sizes_of(".note")
+    }
+
+    /// Returns the sizes in the names with this ending, in order.
+    pub(crate) fn sizes_of(&self, ending: &str) -> Result<Vec<Position>, StorageError> {
         let entries = match self.disk.list(&self.dir()) {
             Ok(entries) => entries,
             Err(DiskError::NotFound { .. }) => return Ok(Vec::new()),
@@ -195,7 +204,7 @@ impl CheckpointStore {
         };
         let mut sizes = entries
             .iter()
-            .filter_map(|entry| crate::segment::base_of_name(&entry.name, ".note"))
+            .filter_map(|entry| crate::segment::base_of_name(&entry.name, ending))
             .collect::<Vec<_>>();
         sizes.sort_unstable();
         Ok(sizes)

@@ -66,6 +66,9 @@ pub enum StorageError {
         /// Its path below the directory of the backup.
         path: String,
     },
+    /// The log is not the one that a snapshot says it is: open it without.
+    #[error("the snapshot does not fit the log: all of the log has to be read")]
+    SnapshotUnfit,
     /// A checkpoint file cannot be read.
     #[error("the checkpoint of {size} records is damaged")]
     CheckpointFile {

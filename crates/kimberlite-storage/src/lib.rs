@@ -10,6 +10,7 @@
 //!   nobody blocks for.
 //! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
 //! * [`CheckpointStore`]: signed checkpoints on disk.
+//! * [`LogSnapshot`]: where to begin to read, and what its owner made of what stands before.
 //! * [`verify`]: recomputing everything.
 //! * [`Manifest`], [`SegmentPart`]: backups.
 //!
@@ -34,9 +35,11 @@ mod prepare;
 mod reader;
 mod recovery;
 mod repair;
+mod replay;
 mod scan;
 mod scrub;
 mod segment;
+mod snapshot;
 mod survey;
 mod sync;
 mod sync_driver;
@@ -67,8 +70,10 @@ pub use recovery::{TailDiscarded, TornTail};
 pub use repair::{LogCut, set_aside};
 pub use scrub::{ScrubProgress, ScrubSegment, closed_segments, scrub_segment};
 pub use segment::{
-    SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError, SegmentSeed,
+    ClosedExtent, SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError,
+    SegmentSeed,
 };
+pub use snapshot::{LogBase, LogSnapshot, SnapshotError};
 pub use survey::{SegmentState, SegmentSummary};
 pub use sync_driver::SyncDriver;
 pub use sync_stage::{DurableWait, SyncStage};

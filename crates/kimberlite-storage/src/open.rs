@@ -1,19 +1,22 @@
 //! Opening a log: every segment is read in order, its frames are shown to a visitor, and the last
-//! one is recovered.
+//! one is recovered. With a snapshot, what stands before it is neither read nor shown.
 //!
 //! A writer opens only a log without damage: it truncates nothing but a torn tail. An observer opens
 //! what can be read, changes nothing, and reports the damage.
 
+mod base;
 mod closed;
+mod held;
 mod opening;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kimberlite_crypto::chain_seed;
-use kimberlite_disk::{Disk, DiskError, OpenMode};
+use kimberlite_disk::{Disk, DiskError, Entry, OpenMode};
 use kimberlite_types::{LogId, Position, Timestamp};
 
+use self::held::Held;
 use self::opening::{LastSegment, Opening};
 use crate::checkpoint::Witness;
 use crate::damage::Damage;
@@ -33,7 +36,7 @@ use crate::sync_stage::SyncStage;
 use crate::tail::Tail;
 use crate::writer::LogWriter;
 
-/// Sees every frame of a log in order, watermarks excepted.
+/// Sees every frame of a log in order, watermarks excepted. It keeps no slice of a frame.
 pub type Visitor<'a> =
     dyn FnMut(&FrameView) -> Result<(), Box<dyn std::error::Error + Send + Sync>> + 'a;
 
@@ -49,6 +52,8 @@ pub struct OpenReport {
     pub damage: Vec<Damage>,
     /// The log ends before this many records, for which a checkpoint vouches; for observers only.
     pub rolled_back: Option<Position>,
+    /// The opening began at the snapshot of so many records, and has read none before.
+    pub snapshot: Option<Position>,
     /// Bytes at the end of the log that were written again because they might not be on disk.
     pub rewritten_bytes: u64,
 }
@@ -110,10 +115,10 @@ pub fn create_log(
 ///
 /// [`StorageError::FirstSegmentMissing`] when it holds only the rest of one.
 pub fn log_exists(disk: &dyn Disk, tenant_dir: &Path) -> Result<bool, StorageError> {
-    let bases = segment_bases(disk, &tenant_dir.join("log"))?;
+    let segments = segment_files(disk, &tenant_dir.join("log"))?;
     let checkpoint = disk.exists(&tenant_dir.join("checkpoint"))?;
-    match bases.first() {
-        Some(&Position::ZERO) => Ok(true),
+    match segments.first() {
+        Some(&(Position::ZERO, _)) => Ok(true),
         None if !checkpoint => Ok(false),
         _ => Err(StorageError::FirstSegmentMissing),
     }
@@ -144,6 +149,8 @@ pub fn first_record(disk: &Arc<dyn Disk>, tenant_dir: &Path) -> Result<StoredRec
 ///
 /// [`StorageError::Corrupt`] and [`StorageError::RolledBack`] when the log is not what was written;
 /// nothing was changed then. [`StorageError::Replay`] when the visitor refuses a frame.
+/// [`StorageError::SnapshotUnfit`] when the log is not the one that the witness's base speaks of;
+/// any error of an opening that begins at a base may be another one without.
 pub fn open_writer(
     disk: &Arc<dyn Disk>,
     tenant_dir: &Path,
@@ -154,8 +161,9 @@ pub fn open_writer(
     let log_dir = tenant_dir.join("log");
     remove_temporary_files(disk.as_ref(), &log_dir)?;
     let mut opening = Opening::new(disk, &log_dir, OpenMode::ReadWrite, visitor);
+    opening.index_stride_bytes = options.index_stride_bytes;
     opening.witness(witness);
-    let last = opening.read_segments(witness.size())?;
+    let last = opening.read_segments(witness)?;
     opening.refuse_damage()?;
     last.refuse_damage()?;
     let history = opening.history_at_end(&last.scan, &last.segment)?;
@@ -163,8 +171,9 @@ pub fn open_writer(
     let LastSegment {
         segment,
         bytes,
-        scan,
+        mut scan,
         index,
+        held,
         ..
     } = last;
     let window = Window {
@@ -172,14 +181,22 @@ pub fn open_writer(
         start: 0,
         bytes,
     };
+    let (torn, unmarked) = (
+        scan.torn_bytes(&window),
+        Unmarked::of(&segment, &scan, &window),
+    );
+    scan.frames.clear();
+    drop(window);
+    held.into_iter().for_each(Held::let_go);
     let files = disk.as_ref();
-    discard_torn(files, &log_dir, &segment, &scan, &window)?;
+    discard_torn(files, &log_dir, &segment, &scan, &torn)?;
     // Also what an earlier opening cut off, and did not get far enough to record.
     let tail_discarded = discarded_at(files, &log_dir, scan.end)?;
-    let (rewritten, rewritten_bytes) = rewrite_unmarked(files, &log_dir, &segment, &scan, &window)?;
+    let (rewritten, rewritten_bytes) = rewrite_unmarked(files, &log_dir, &segment, &unmarked)?;
     let report = OpenReport {
         tail_discarded,
         rewritten_bytes,
+        snapshot: witness.base.as_ref().map(|base| base.position),
         ..OpenReport::default()
     };
     let unsealed = std::mem::take(&mut opening.unsealed);
@@ -272,9 +289,11 @@ pub fn open_observer(
 ) -> Result<(LogReader, OpenReport), StorageError> {
     let log_dir = tenant_dir.join("log");
     let mut opening = Opening::new(disk, &log_dir, OpenMode::Read, visitor);
-    let last = opening.read_segments(witness.size())?;
+    opening.index_stride_bytes = options.index_stride_bytes;
+    let last = opening.read_segments(witness)?;
     let mut report = OpenReport {
         damage: opening.damage,
+        snapshot: witness.base.as_ref().map(|base| base.position),
         ..OpenReport::default()
     };
     match last.scan.verdict {
@@ -304,55 +323,82 @@ pub fn open_observer(
     ))
 }
 
+/// Frames of the last segment that the disk may lack.
+struct Unmarked {
+    /// Byte at which they begin.
+    from: u64,
+    bytes: Vec<u8>,
+    /// Whether even the segment's name may be known to the page cache alone. The name is durable
+    /// before the first frame is written, but for the first segment, whose first frame gets its name
+    /// along with it.
+    name: bool,
+}
+
+impl Unmarked {
+    fn of(segment: &Segment, scan: &TailScan, window: &Window<'_>) -> Self {
+        let from = scan.unmarked_at();
+        let bytes = usize::try_from(scan.end_at - from).unwrap_or(usize::MAX);
+        let bytes = window.from(from).get(..bytes);
+        let first_unmarked = segment.base() == Position::ZERO && scan.marked == Position::ZERO;
+        Self {
+            from,
+            bytes: bytes.expect("the scan saw these bytes").to_vec(),
+            name: scan.frames.is_empty() || first_unmarked,
+        }
+    }
+}
+
 /// Writes everything above the durable watermark again and syncs it: after an unclean close the
 /// page cache may show frames that the disk does not have, and a plain sync would skip them.
 ///
 /// Where even the segment's name may be known to the page cache alone, all of it is written again,
-/// and returned. The name is durable before the first frame is written, but for the first segment,
-/// whose first frame gets its name along with it.
+/// and returned.
 fn rewrite_unmarked(
     disk: &dyn Disk,
     log_dir: &Path,
     segment: &Segment,
-    scan: &TailScan,
-    window: &Window<'_>,
+    unmarked: &Unmarked,
 ) -> Result<(Option<Segment>, u64), StorageError> {
-    let from = scan.unmarked_at();
-    let bytes = scan.end_at - from;
-    let unmarked = window.from(from);
-    let unmarked = unmarked.get(..usize::try_from(bytes).unwrap_or(usize::MAX));
-    let unmarked = unmarked.expect("the scan saw these bytes");
-    let first_unmarked = segment.base() == Position::ZERO && scan.marked == Position::ZERO;
-    if scan.frames.is_empty() || first_unmarked {
-        assert_eq!(from, FRAMES_AT, "nothing in the segment is marked");
+    let Unmarked { from, bytes, name } = unmarked;
+    let count = u64::try_from(bytes.len()).expect("memory is smaller than 2^64 bytes");
+    if *name {
+        assert_eq!(*from, FRAMES_AT, "nothing in the segment is marked");
         let path = log_dir.join(NEXT_NAME);
         let space = SegmentSpace::Written;
         let blank = Blank::make(disk, path, segment.header.segment_bytes, space)?;
-        let unnamed = blank.fill(segment.header, unmarked)?;
-        return Ok((Some(unnamed.name(disk, log_dir)?), bytes));
+        let unnamed = blank.fill(segment.header, bytes)?;
+        return Ok((Some(unnamed.name(disk, log_dir)?), count));
     }
-    if bytes > 0 {
-        segment.file.write_all_at(&[unmarked], from)?;
+    if count > 0 {
+        segment.file.write_all_at(&[bytes], *from)?;
         segment.file.sync_data()?;
     }
-    Ok((None, bytes))
+    Ok((None, count))
 }
 
-pub(crate) fn segment_bases(
+/// Lists the segments in order: their base positions, and the bytes of their files.
+pub(crate) fn segment_files(
     disk: &dyn Disk,
     log_dir: &Path,
-) -> Result<Vec<Position>, StorageError> {
+) -> Result<Vec<(Position, u64)>, StorageError> {
     let entries = match disk.list(log_dir) {
         Ok(entries) => entries,
         Err(DiskError::NotFound { .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
-    let mut bases = entries
-        .iter()
-        .filter_map(|entry| base_of_name(&entry.name, ".seg"))
-        .collect::<Vec<_>>();
-    bases.sort_unstable();
-    Ok(bases)
+    let segment = |entry: &Entry| Some((base_of_name(&entry.name, ".seg")?, entry.bytes));
+    let mut segments = entries.iter().filter_map(segment).collect::<Vec<_>>();
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Lists the base positions of the segments in order.
+pub(crate) fn segment_bases(
+    disk: &dyn Disk,
+    log_dir: &Path,
+) -> Result<Vec<Position>, StorageError> {
+    let files = segment_files(disk, log_dir)?;
+    Ok(files.into_iter().map(|(base, _)| base).collect())
 }
 
 fn remove_temporary_files(disk: &dyn Disk, log_dir: &Path) -> Result<(), StorageError> {

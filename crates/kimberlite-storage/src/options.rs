@@ -7,6 +7,7 @@ use std::time::Duration;
 use kimberlite_disk::WriteMode;
 
 use crate::background::Background;
+use crate::segment::INDEX_STRIDE_BYTES;
 
 /// A source of unpredictable bytes.
 pub trait Entropy: Debug + Send + Sync {
@@ -48,6 +49,9 @@ pub struct LogOptions {
     pub write_mode: WriteMode,
     /// Bytes of recent frames that are kept in memory for readers.
     pub tail_bytes_max: usize,
+    /// Bytes of frames between two entries of the index that finds records in a segment: more of
+    /// them take less memory, and longer to read.
+    pub index_stride_bytes: u64,
     /// How long whoever begins a sync waits for others to share it.
     pub sync_delay: Duration,
     /// Where segments are prepared and sealed.
@@ -58,6 +62,9 @@ impl LogOptions {
     /// Bytes of recent frames that are kept unless the caller says otherwise: 4 MiB.
     pub const TAIL_BYTES_MAX: usize = 4 << 20;
 
+    /// Bytes of frames between two entries of the index unless the caller says otherwise: 4 KiB.
+    pub const INDEX_STRIDE_BYTES: u64 = INDEX_STRIDE_BYTES;
+
     /// Makes the default options.
     pub fn new(entropy: Arc<dyn Entropy>, background: Background) -> Self {
         Self {
@@ -66,6 +73,7 @@ impl LogOptions {
             segment_space: SegmentSpace::Written,
             write_mode: WriteMode::default(),
             tail_bytes_max: Self::TAIL_BYTES_MAX,
+            index_stride_bytes: Self::INDEX_STRIDE_BYTES,
             sync_delay: Duration::ZERO,
             background,
         }

@@ -14,7 +14,7 @@ use kimberlite_types::{LogId, Position};
 use crate::damage::DamageKind;
 use crate::error::StorageError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameView, StoredRecord};
-use crate::segment::{ClosedSegment, Segment, SparseIndex};
+use crate::segment::{ClosedSegment, FRAMES_AT, OpenedSegment, Segment, SparseIndex};
 use crate::tail::Tail;
 
 /// What the writer and the readers of a log share.
@@ -73,10 +73,7 @@ enum Place {
         from: u64,
         end: u64,
     },
-    Closed {
-        segment: Arc<ClosedSegment>,
-        from: u64,
-    },
+    Closed(Arc<ClosedSegment>),
 }
 
 impl LogReader {
@@ -140,10 +137,10 @@ impl LogReader {
                 end: view.active_end,
             });
         }
-        let after = view.closed.partition_point(|closed| closed.end <= position);
-        let segment = Arc::clone(view.closed.get(after)?);
-        let from = segment.index.floor(segment.segment.base(), position);
-        Some(Place::Closed { segment, from })
+        let after = view
+            .closed
+            .partition_point(|closed| closed.extent.end <= position);
+        view.closed.get(after).cloned().map(Place::Closed)
     }
 }
 
@@ -151,7 +148,19 @@ fn frame_at(place: Place, position: Position) -> Result<FrameView, StorageError>
     match place {
         Place::Tail(frame) => Ok(frame),
         Place::Active { segment, from, end } => walk_file(&segment, from, end, position),
-        Place::Closed { segment, from } => walk_mapping(&segment.segment, from, position),
+        Place::Closed(segment) => frame_in_closed(segment.open()?, position),
+    }
+}
+
+fn frame_in_closed(opened: &OpenedSegment, position: Position) -> Result<FrameView, StorageError> {
+    let segment = &opened.segment;
+    let from = opened.index.floor(segment.base(), position);
+    match walk_mapping(segment, from, position) {
+        // A seal may be wrong where the segment is not.
+        Err(StorageError::Corrupt(damage)) if opened.by_seal && from > FRAMES_AT => {
+            walk_mapping(segment, FRAMES_AT, position).map_err(|_| StorageError::Corrupt(damage))
+        }
+        walked => walked,
     }
 }
 

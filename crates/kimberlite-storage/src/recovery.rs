@@ -135,6 +135,16 @@ impl TailScan {
         }
     }
 
+    /// Returns a copy of the bytes of a torn tail; nothing where there is none.
+    pub(crate) fn torn_bytes(&self, window: &Window<'_>) -> Vec<u8> {
+        let TailVerdict::Torn { written_end } = self.verdict else {
+            return Vec::new();
+        };
+        let bytes = usize::try_from(written_end - self.end_at).unwrap_or(usize::MAX);
+        let torn = window.from(self.end_at);
+        torn.get(..bytes).unwrap_or(torn).to_vec()
+    }
+
     /// Returns the byte from which on the disk may lack what the page cache shows.
     pub(crate) fn unmarked_at(&self) -> u64 {
         let marked = |frame: &FrameView| {
@@ -247,24 +257,20 @@ pub(crate) fn discarded_at(
     }))
 }
 
-/// Makes a torn tail, if that is the verdict, into free space again: 1. a copy of its bytes is
-/// durable in a file of its own, 2. zeros are written over it, 3. synced. A crash after 1 or in 2
-/// leaves a tail that is torn or gone, never one that is taken for records.
+/// Makes a torn tail, if that is the verdict, whose bytes are `torn`, into free space again: 1. a
+/// copy of its bytes is durable in a file of its own, 2. zeros are written over it, 3. synced. A
+/// crash after 1 or in 2 leaves a tail that is torn or gone, never one that is taken for records.
 pub(crate) fn discard_torn(
     disk: &dyn Disk,
     log_dir: &Path,
     segment: &Segment,
     scan: &TailScan,
-    window: &Window<'_>,
+    torn: &[u8],
 ) -> Result<(), StorageError> {
     let TailVerdict::Torn { written_end } = scan.verdict else {
         return Ok(());
     };
     let bytes = written_end - scan.end_at;
-    let torn = window.from(scan.end_at);
-    let torn = torn
-        .get(..usize::try_from(bytes).unwrap_or(usize::MAX))
-        .unwrap_or(torn);
     keep_tail(disk, log_dir, segment, (scan.end, scan.end_at), torn)?;
     segment.file.zero(scan.end_at..written_end)?;
     segment.file.sync_data()?;

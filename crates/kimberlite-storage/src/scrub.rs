@@ -30,7 +30,7 @@ pub struct ScrubSegment(Arc<ClosedSegment>);
 impl ScrubSegment {
     /// Returns the position after its last record.
     pub fn end(&self) -> Position {
-        self.0.end
+        self.0.extent.end
     }
 }
 
@@ -53,17 +53,21 @@ pub fn scrub_segment(
     read: &mut dyn FnMut(u64),
 ) -> Result<Vec<Damage>, StorageError> {
     let closed = &segment.0;
-    let header = &closed.segment.header;
+    let opened = match closed.open() {
+        Err(StorageError::Corrupt(damage)) => return Ok(vec![damage]),
+        opened => &opened?.segment,
+    };
+    let header = &opened.header;
     let bytes = usize::try_from(header.segment_bytes).unwrap_or(usize::MAX);
     let mut content = BytesMut::zeroed(bytes);
     let mut at = 0;
     for piece in content.chunks_mut(PIECE_BYTES) {
-        match closed.segment.file.read_exact_at(piece, at) {
+        match opened.file.read_exact_at(piece, at) {
             Err(DiskError::ShortRead { .. }) => {
-                let found = closed.segment.file.bytes()?;
+                let found = opened.file.bytes()?;
                 let expected = header.segment_bytes;
                 let kind = DamageKind::SegmentBytes { expected, found };
-                let damage = closed.segment.damage(found, closed.segment.base(), kind);
+                let damage = opened.damage(found, opened.base(), kind);
                 return Ok(vec![damage]);
             }
             read => read?,
@@ -73,9 +77,9 @@ pub fn scrub_segment(
         read(length);
     }
     let content = Bytes::from(content);
-    let alone = verify_alone(&closed.segment, &content, closed.end, true);
+    let alone = verify_alone(opened, &content, closed.extent.end, true);
     let mut damage = alone.damage;
-    let seal = SealFile::read(disk, &reader.shared.log_dir, header);
+    let seal = SealFile::read(disk, &reader.shared.log_dir, opened.place());
     let sealed = |seal: &SealFile| {
         let used = usize::try_from(alone.frames_end).unwrap_or(usize::MAX);
         let used = content.get(..used).unwrap_or_default();
@@ -84,8 +88,8 @@ pub fn scrub_segment(
             && seal.segment_digest == kimberlite_crypto::internal_hash(used)
     };
     if damage.is_empty() && !seal.as_ref().is_none_or(sealed) {
-        let base = closed.segment.base();
-        damage.push(closed.segment.damage(0, base, DamageKind::SealMismatch));
+        let base = opened.base();
+        damage.push(opened.damage(0, base, DamageKind::SealMismatch));
     }
     Ok(damage)
 }

@@ -6,12 +6,15 @@
 //! own. A file gets its name only after its header page and its space are durable, so a segment
 //! that can be seen is whole.
 
+mod closed;
 mod header;
 mod index;
 mod seal;
 
+pub use closed::ClosedExtent;
+pub(crate) use closed::{ClosedFiles, ClosedSegment, OpenedSegment, read_header, segment_damage};
 pub use header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, SegmentSeed};
-pub(crate) use index::SparseIndex;
+pub(crate) use index::{INDEX_STRIDE_BYTES, SparseIndex};
 pub use seal::{SealError, SealFile};
 
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use kimberlite_disk::{Appender, Disk, DiskError, DiskFile, WriteMode};
-use kimberlite_types::{Position, limits};
+use kimberlite_types::{LogId, Position, limits};
 
 use crate::damage::{Damage, DamageKind};
 use crate::frame::FRAME_HEADER_BYTES;
@@ -31,7 +34,7 @@ pub(crate) const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of the largest segment: one that was made for a group at its limit.
-const SEGMENT_BYTES_LIMIT: u64 = bytes_for_group(limits::GROUP_BYTES_MAX as u64);
+pub(crate) const SEGMENT_BYTES_LIMIT: u64 = bytes_for_group(limits::GROUP_BYTES_MAX as u64);
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= SEGMENT_BYTES_LIMIT);
 
@@ -103,6 +106,11 @@ impl Segment {
         self.header.base_position
     }
 
+    /// Returns of which log it is, and where in it.
+    pub(crate) fn place(&self) -> (LogId, Position) {
+        (self.header.log_id, self.header.base_position)
+    }
+
     /// Returns the whole of a segment that is no longer written, as a mapping that is made once.
     pub(crate) fn mapped(&self) -> Result<&Bytes, DiskError> {
         if let Some(map) = self.map.get() {
@@ -130,6 +138,14 @@ impl Segment {
         self.header.seed()
     }
 
+    /// Returns the damage of a file that does not have the size it was made with.
+    pub(crate) fn size_damage(&self) -> Result<Option<Damage>, DiskError> {
+        let (expected, found) = (self.header.segment_bytes, self.file.bytes()?);
+        let kind = DamageKind::SegmentBytes { expected, found };
+        let damage = || self.damage(found.min(expected), self.base(), kind);
+        Ok((expected != found).then(damage))
+    }
+
     pub(crate) fn damage(&self, byte: u64, position: Position, kind: DamageKind) -> Damage {
         Damage {
             segment: segment_name(self.base()),
@@ -138,15 +154,6 @@ impl Segment {
             kind,
         }
     }
-}
-
-/// A segment that is no longer appended to.
-#[derive(Debug)]
-pub(crate) struct ClosedSegment {
-    pub(crate) segment: Segment,
-    pub(crate) end: Position,
-    pub(crate) frames_end: u64,
-    pub(crate) index: SparseIndex,
 }
 
 #[cfg(test)]

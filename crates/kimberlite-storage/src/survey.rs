@@ -67,7 +67,7 @@ impl LogReader {
         disk: &dyn Disk,
         closed: &ClosedSegment,
     ) -> Result<SegmentSummary, StorageError> {
-        let base = closed.segment.base();
+        let base = closed.extent.base;
         let sealed = disk.exists(&seal_path(&self.shared.log_dir, base))?;
         Ok(SegmentSummary {
             name: segment_name(base),
@@ -77,10 +77,18 @@ impl LogReader {
                 SegmentState::Closed
             },
             base,
-            end: closed.end,
-            file_bytes: closed.segment.header.segment_bytes,
-            used_bytes: closed.frames_end,
+            end: closed.extent.end,
+            file_bytes: closed.extent.file_bytes,
+            used_bytes: closed.extent.frames_end,
         })
+    }
+
+    /// Returns the bytes of memory that the index of positions takes now: closed segments have one
+    /// once they were written or read.
+    pub fn index_bytes(&self) -> usize {
+        let view = self.shared.view();
+        let closed = view.closed.iter().map(|closed| closed.index_bytes());
+        closed.sum::<usize>() + view.index.memory_bytes()
     }
 
     /// Whether frames were written behind the end that this reader knows, by another process.

@@ -72,12 +72,25 @@ pub fn verify(
         if run.position >= end {
             break;
         }
-        let segment = &closed.segment;
+        let extent = closed.extent;
+        let opened = match closed.open() {
+            Ok(opened) => opened,
+            Err(StorageError::Corrupt(damage)) => {
+                run.found(damage);
+                run.position = extent.end.min(end);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let segment = &opened.segment;
         let bytes = segment.mapped()?.clone();
-        run.segment(segment, &bytes, closed.end.min(end), progress);
-        let seal = SealFile::read(disk, &reader.shared.log_dir, &segment.header);
-        if closed.end <= end {
-            run.check_closed(segment, &bytes, closed.frames_end, seal.as_ref());
+        run.segment(segment, &bytes, extent.end.min(end), progress);
+        let seal = SealFile::read(disk, &reader.shared.log_dir, segment.place());
+        if extent.end <= end {
+            run.check_closed(segment, &bytes, extent.frames_end, seal.as_ref());
+            if let Some(damage) = segment.size_damage()? {
+                run.found(damage);
+            }
         }
     }
     if run.position < end {

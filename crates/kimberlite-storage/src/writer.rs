@@ -27,7 +27,8 @@ use crate::options::{LogOptions, Visibility};
 use crate::prepare::{Jobs, Preparation};
 use crate::reader::{LogReader, Shared};
 use crate::segment::{
-    ClosedSegment, FRAMES_AT, SealFile, Segment, SegmentHeader, next_segment_bytes, seal_path,
+    ClosedSegment, FRAMES_AT, OpenedSegment, SealFile, Segment, SegmentHeader, SparseIndex,
+    next_segment_bytes, seal_path,
 };
 use crate::sync_stage::SyncStage;
 
@@ -367,12 +368,11 @@ impl LogWriter {
             if old.base() == segment.base() {
                 return Ok(());
             }
-            let closed = Arc::new(ClosedSegment {
-                segment: Segment::new(old.header, Arc::clone(&old.file)),
-                end: self.history.position(),
-                frames_end,
-                index: std::mem::take(&mut view.index),
-            });
+            let next = SparseIndex::new(self.options.index_stride_bytes);
+            let index = std::mem::replace(&mut view.index, next);
+            let segment = Segment::new(old.header, Arc::clone(&old.file));
+            let end = self.history.position();
+            let closed = Arc::new(ClosedSegment::read(segment, end, frames_end, index));
             view.closed.push(Arc::clone(&closed));
             closed
         };
@@ -385,9 +385,10 @@ impl LogWriter {
         let (disk, log_dir) = (Arc::clone(&self.disk), self.shared.log_dir.clone());
         let running = Jobs::begin(&self.jobs);
         self.options.background.run(move || {
-            let base = closed.segment.base();
+            let base = closed.extent.base;
             let sealed = seal_segment(&closed, history).and_then(|seal| {
-                disk.write_new_atomic(&seal_path(&log_dir, base), &seal.encode(), Access::Shared)
+                let path = seal_path(&log_dir, base);
+                Ok(disk.write_new_atomic(&path, &seal.encode(), Access::Shared)?)
             });
             // Without its seal a segment is read as a whole, and sealed, at the next opening.
             if let Err(error) = sealed {
@@ -416,18 +417,20 @@ fn stored_bytes(frame: &UnplacedFrame) -> u64 {
     u64::try_from(frame.stored_bytes()).expect("memory is smaller than 2^64 bytes")
 }
 
-fn seal_segment(closed: &ClosedSegment, history: History) -> Result<SealFile, DiskError> {
-    debug_assert_eq!(history.position(), closed.end);
-    let map = closed.segment.mapped()?;
-    let used = usize::try_from(closed.frames_end)
+fn seal_segment(closed: &ClosedSegment, history: History) -> Result<SealFile, StorageError> {
+    debug_assert_eq!(history.position(), closed.extent.end);
+    let OpenedSegment { segment, index, .. } = closed.open()?;
+    let map = segment.mapped()?;
+    let frames_end = closed.extent.frames_end;
+    let used = usize::try_from(frames_end)
         .unwrap_or(usize::MAX)
         .min(map.len());
     Ok(SealFile {
-        log_id: closed.segment.header.log_id,
-        base_position: closed.segment.base(),
-        frames_end: closed.frames_end,
+        log_id: segment.header.log_id,
+        base_position: segment.base(),
+        frames_end,
         history,
         segment_digest: internal_hash(map.get(..used).unwrap_or_default()),
-        index: closed.index.clone(),
+        index: index.clone(),
     })
 }

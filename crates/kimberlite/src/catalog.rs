@@ -25,6 +25,21 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    /// Puts together what is known from its parts.
+    pub(crate) fn new(
+        index: StreamIndex,
+        sessions: Vec<SessionId>,
+        names: impl Iterator<Item = (NameHash, StreamId)>,
+        substantial_end: Position,
+    ) -> Self {
+        Self {
+            index,
+            sessions,
+            names: names.collect(),
+            substantial_end,
+        }
+    }
+
     pub(crate) fn stream(&self, name: &NameHash) -> Option<StreamId> {
         self.names.get(name).copied()
     }

@@ -8,12 +8,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use kimberlite_crypto::{CheckpointBody, SignedCheckpoint, Signer, VerifierKey};
-use kimberlite_kernel::Command;
+use kimberlite_kernel::{Command, StateDigest};
 use kimberlite_storage::{CheckpointStore, HistoryState, Statement, StorageError, Witness};
 use kimberlite_types::{ChainHash, Position, RecordKind, RootHash, Timestamp};
 
 use crate::engine::{Engine, Group};
 use crate::error::{Error, ErrorKind, Problem};
+use crate::snapshot::Wanted;
 use crate::tenant::{Tenant, TenantInner};
 
 /// A signed statement about history: that the log had this root and chain when it had this size.
@@ -126,6 +127,8 @@ pub(crate) enum Due {
 struct Concluded {
     state: HistoryState,
     time: Timestamp,
+    /// Of the kernel's state at the same position.
+    digest: StateDigest,
 }
 
 impl Checkpoints {
@@ -151,7 +154,23 @@ impl Checkpoints {
         };
         checkpoints.latest = Mutex::new(newest);
         let newest = stated;
-        Ok((checkpoints, Witness { newest, history }))
+        let base = None;
+        let witness = Witness {
+            newest,
+            history,
+            base,
+        };
+        Ok((checkpoints, witness))
+    }
+
+    /// Returns the files.
+    pub(crate) fn store(&self) -> &CheckpointStore {
+        &self.store
+    }
+
+    /// Returns the key that notes and snapshots are checked with.
+    pub(crate) fn verifier(&self) -> &VerifierKey {
+        &self.verifier
     }
 
     /// Returns the name of the log in its checkpoints.
@@ -263,8 +282,8 @@ impl Checkpoints {
     }
 
     /// Signs and stores a checkpoint.
-    fn store(&self, concluded: &Concluded, signer: &Signer) -> Result<Checkpoint, Error> {
-        let Concluded { state, time } = concluded;
+    fn sign(&self, concluded: &Concluded, signer: &Signer) -> Result<Checkpoint, Error> {
+        let Concluded { state, time, .. } = concluded;
         let body = CheckpointBody {
             origin: self.origin.clone(),
             size: state.size().get(),
@@ -294,7 +313,17 @@ impl TenantInner {
     pub(crate) fn make_checkpoint(&self) -> Result<Checkpoint, Error> {
         let mut latest = self.checkpoints.latest();
         let concluded = self.with_engine(|engine| self.conclude(engine, latest.as_ref()))?;
-        self.sign(&mut latest, concluded.as_ref())
+        let checkpoint = self.sign(&mut latest, concluded.as_ref())?;
+        drop(latest);
+        self.keep_snapshot();
+        Ok(checkpoint)
+    }
+
+    /// Makes a snapshot of the newest checkpoint in the background, if it is worth it.
+    pub(crate) fn keep_snapshot(&self) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.make(&self.database.snapshots);
+        }
     }
 
     /// Makes the checkpoint of a log that nobody else can write to any more.
@@ -346,6 +375,7 @@ impl TenantInner {
         Ok(Some(Concluded {
             state: engine.log.history(),
             time: engine.now(),
+            digest: engine.state.digest(),
         }))
     }
 
@@ -375,7 +405,14 @@ impl TenantInner {
         concluded: Option<&Concluded>,
     ) -> Result<Checkpoint, Error> {
         if let Some(concluded) = concluded {
-            let checkpoint = self.checkpoints.store(concluded, &self.keys.signer)?;
+            let checkpoint = self.checkpoints.sign(concluded, &self.keys.signer)?;
+            if let Some(snapshots) = &self.snapshots {
+                snapshots.want(Wanted {
+                    position: checkpoint.position(),
+                    chain: checkpoint.chain(),
+                    digest: concluded.digest,
+                });
+            }
             return Ok(latest.insert(checkpoint).clone());
         }
         let latest = latest.as_ref();

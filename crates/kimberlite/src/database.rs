@@ -38,6 +38,9 @@ pub(crate) struct DatabaseShared {
     pub(crate) quiet: Option<Quiet>,
     /// Ends, and with it what was answered early, before the lock is let go.
     pub(crate) driver: SyncDriver,
+    /// Makes snapshots, and ends before the directory is let go: a thread of its own, so that no
+    /// segment waits for one.
+    pub(crate) snapshots: Background,
     /// The process that holds the lock.
     pub(crate) process_id: u32,
     _lock: Option<Box<dyn DirectoryLock>>,
@@ -98,14 +101,18 @@ impl Database {
         if !exists {
             disk.create_dir_all(&tenants_dir)?;
         }
-        let background = if options.background {
-            Background::thread()
-        } else {
-            Background::inline()
+        let background = || {
+            if options.background {
+                Background::thread()
+            } else {
+                Background::inline()
+            }
         };
-        let mut log_options = LogOptions::new(Arc::clone(&options.entropy), background);
+        let snapshots = background();
+        let mut log_options = LogOptions::new(Arc::clone(&options.entropy), background());
         log_options.tail_bytes_max = options.tail_bytes_max;
         log_options.write_mode = options.write_mode;
+        log_options.index_stride_bytes = options.index_stride_bytes;
         if !options.sync_policy.is_durable() {
             log_options.visibility = Visibility::Written;
             log_options.segment_space = SegmentSpace::Taken;
@@ -123,6 +130,7 @@ impl Database {
             keys,
             quiet,
             driver: SyncDriver::new(),
+            snapshots,
             _lock: lock,
         };
         Ok(Self {

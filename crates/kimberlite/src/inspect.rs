@@ -53,6 +53,11 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Bytes of segments on disk.
     pub file_bytes: u64,
+    /// Bytes of memory that the index from positions to segments takes now: that of a segment is
+    /// there once the segment was written or read.
+    pub index_bytes: u64,
+    /// Bytes of memory that the index from streams to positions takes.
+    pub stream_index_bytes: u64,
 }
 
 impl Tenant {
@@ -109,11 +114,17 @@ impl Tenant {
         let streams = catalog.index.streams();
         Ok(Stats {
             records: inner.reader.end().get(),
-            streams: u64::try_from(streams.len()).unwrap_or(u64::MAX),
+            streams: as_count(streams.len()),
             events: streams.map(|(_, events)| events).sum(),
-            segments: u64::try_from(segments.len()).unwrap_or(u64::MAX),
+            segments: as_count(segments.len()),
             used_bytes: segments.iter().map(|segment| segment.used_bytes).sum(),
             file_bytes: segments.iter().map(|segment| segment.file_bytes).sum(),
+            index_bytes: as_count(inner.reader.index_bytes()),
+            stream_index_bytes: as_count(catalog.index.memory_bytes()),
         })
     }
+}
+
+fn as_count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

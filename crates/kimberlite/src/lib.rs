@@ -80,6 +80,7 @@ mod repair;
 mod restore;
 mod scrub;
 mod shown;
+mod snapshot;
 mod stream;
 mod tenant;
 mod verify;

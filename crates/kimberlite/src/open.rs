@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use kimberlite_crypto::log_id;
-use kimberlite_kernel::{Command, State, apply_committed, replay};
+use kimberlite_kernel::{Command, State, apply_committed};
 use kimberlite_storage::{
     AppendQueue, CheckpointStore, FrameBuilder, FramePlacement, FrameView, LogReader, OpenReport,
     StorageError, Witness, create_log, first_record, log_exists, open_observer, open_writer,
 };
-use kimberlite_types::{Position, RecordFlags, RecordKind, TenantName, Timestamp};
+use kimberlite_types::{LogId, Position, RecordFlags, RecordKind, TenantName, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::catalog::{Catalog, damage_at, replayed};
@@ -27,6 +27,7 @@ use crate::incarnation::{self, Incarnation};
 use crate::keys::TenantKeys;
 use crate::payload::Genesis;
 use crate::shown::Shown;
+use crate::snapshot::{Derived, Kept, SnapshotMaker, Start};
 use crate::tenant::{Tenant, TenantInner};
 
 /// No log is begun at a time before this: 2020-01-01. A clock that nobody has set yet says less, and
@@ -60,17 +61,47 @@ pub(crate) fn open_tenant(
     // Whose log it is, and that its keys are at hand, is known before anything is changed.
     let known = known(database, name)?;
     let opened = if database.options.read_only {
-        observe(database, name, &known.witness)?
+        open_log(database, name, &known, observe)?
     } else {
-        let opened = write(database, name, &known)?;
+        let opened = open_log(database, name, &known, write)?;
         database.keys.confirm(name, &known.keys.keyring)?;
         opened
     };
     finish(database, name, known, opened)
 }
 
+/// Opens a log from its newest snapshot. Where that does not succeed, for whatever reason, all of
+/// the log is read: what is wrong with it is then told as if there had never been a snapshot.
+fn open_log(
+    database: &DatabaseShared,
+    name: &TenantName,
+    known: &Known,
+    open: fn(&DatabaseShared, &TenantName, &Known, &Witness, Derived) -> Result<Opened, Error>,
+) -> Result<Opened, Error> {
+    if let Some(Start {
+        base,
+        derived,
+        kept,
+    }) = Start::find(&known.checkpoints, known.log_id)
+    {
+        let position = base.position.get();
+        let witness = Witness {
+            base: Some(base),
+            ..known.witness.clone()
+        };
+        match open(database, name, known, &witness, derived) {
+            Ok(opened) => return Ok(Opened { kept, ..opened }),
+            Err(error) => {
+                tracing::warn!(%error, position, "cannot open from a snapshot: the whole log is read");
+            }
+        }
+    }
+    open(database, name, known, &known.witness, Derived::default())
+}
+
 /// What is known of a tenant before its log is read.
 struct Known {
+    log_id: LogId,
     keys: TenantKeys,
     incarnation: Option<Incarnation>,
     checkpoints: Checkpoints,
@@ -102,6 +133,7 @@ fn known(database: &DatabaseShared, name: &TenantName) -> Result<Known, Error> {
     let store = CheckpointStore::new(Arc::clone(disk), &dir);
     let (checkpoints, witness) = Checkpoints::open(store, origin, verifiers)?;
     Ok(Known {
+        log_id,
         keys,
         incarnation,
         checkpoints,
@@ -177,16 +209,20 @@ struct Opened {
     reader: LogReader,
     report: OpenReport,
     catalog: Catalog,
+    /// The snapshot that it began at.
+    kept: Kept,
 }
 
-fn write(database: &DatabaseShared, name: &TenantName, known: &Known) -> Result<Opened, Error> {
-    let mut state = State::new();
-    let mut catalog = Catalog::default();
+fn write(
+    database: &DatabaseShared,
+    name: &TenantName,
+    known: &Known,
+    witness: &Witness,
+    mut derived: Derived,
+) -> Result<Opened, Error> {
     let mut visit = |frame: &FrameView| {
         known.check_beginning(frame).map_err(boxed)?;
-        let frame = replayed(frame).map_err(boxed)?;
-        replay(&mut state, &frame).map_err(|error| boxed(Problem::Replay(error).into()))?;
-        catalog.apply(&frame).map_err(boxed)
+        derived.apply(frame).map_err(boxed)
     };
     let options = &database.options;
     let dir = database.tenant_dir(name);
@@ -194,10 +230,11 @@ fn write(database: &DatabaseShared, name: &TenantName, known: &Known) -> Result<
         &options.disk,
         &dir,
         database.log_options.clone(),
-        &known.witness,
+        witness,
         &mut visit,
     )?;
     let reader = log.reader();
+    let Derived { state, catalog } = derived;
     let engine = Engine {
         log,
         state,
@@ -211,6 +248,7 @@ fn write(database: &DatabaseShared, name: &TenantName, known: &Known) -> Result<
         reader,
         report,
         catalog,
+        kept: Kept::default(),
     })
 }
 
@@ -219,9 +257,11 @@ fn write(database: &DatabaseShared, name: &TenantName, known: &Known) -> Result<
 fn observe(
     database: &DatabaseShared,
     name: &TenantName,
+    _: &Known,
     witness: &Witness,
+    derived: Derived,
 ) -> Result<Opened, Error> {
-    let mut catalog = Catalog::default();
+    let mut catalog = derived.catalog;
     let mut unreadable = None;
     let mut visit = |frame: &FrameView| {
         if unreadable.is_none() {
@@ -248,6 +288,7 @@ fn observe(
         reader,
         report,
         catalog,
+        kept: Kept::default(),
     })
 }
 
@@ -277,6 +318,15 @@ fn finish(
             }
         });
     }
+    let snapshots = opened.engine.as_ref().map(|_| {
+        Arc::new(SnapshotMaker::new(
+            options,
+            opened.reader.clone(),
+            known.keys.signer.clone(),
+            &known.checkpoints,
+            opened.kept,
+        ))
+    });
     let inner = TenantInner {
         name: name.clone(),
         reader: opened.reader,
@@ -286,6 +336,7 @@ fn finish(
         keys: known.keys,
         checkpoints: known.checkpoints,
         incarnation: known.incarnation,
+        snapshots,
         witnessed: known.witness.size(),
         opened: options.clock.now(),
         caches: Mutex::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kimberlite_disk::{Disk, OsDisk, WriteMode};
-use kimberlite_storage::{Entropy, QueueLimit};
+use kimberlite_storage::{Entropy, LogOptions, QueueLimit};
 
 use crate::database::Database;
 use crate::environment::{Clock, SystemClock, SystemEntropy};
@@ -61,6 +61,9 @@ const CHECKPOINT_RECORDS_MAX: u64 = 100_000;
 /// Time after which a checkpoint of what is new is made, unless the caller says otherwise.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(1);
 
+/// Bytes by which a log grows before a snapshot of it is made, unless the caller says otherwise.
+const SNAPSHOT_GROWTH_MIN: u64 = 4 << 20;
+
 /// What a database is opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -75,6 +78,8 @@ pub(crate) struct Options {
     pub(crate) background: bool,
     pub(crate) tail_bytes_max: usize,
     pub(crate) queue_limit: QueueLimit,
+    pub(crate) index_stride_bytes: u64,
+    pub(crate) snapshot_growth_min: u64,
     pub(crate) checkpoint_records_max: u64,
     pub(crate) checkpoint_interval: Duration,
     /// Tells a process from one that was forked from it.
@@ -113,8 +118,10 @@ impl DatabaseBuilder {
             create: true,
             read_only: false,
             background: true,
-            tail_bytes_max: kimberlite_storage::LogOptions::TAIL_BYTES_MAX,
+            tail_bytes_max: LogOptions::TAIL_BYTES_MAX,
             queue_limit: QueueLimit::default(),
+            index_stride_bytes: LogOptions::INDEX_STRIDE_BYTES,
+            snapshot_growth_min: SNAPSHOT_GROWTH_MIN,
             checkpoint_records_max: CHECKPOINT_RECORDS_MAX,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             process_id: std::process::id,
@@ -182,6 +189,26 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn queue_limit(mut self, limit: QueueLimit) -> Self {
         self.options.queue_limit = limit;
+        self
+    }
+
+    /// Bytes of frames between two entries of the index that finds records in a segment; 4 KiB
+    /// unless said otherwise. An entry takes 8 bytes of memory, at most one a batch, and a read walks
+    /// over the frames between two of them.
+    #[must_use]
+    pub fn index_stride_bytes(mut self, bytes: u64) -> Self {
+        self.options.index_stride_bytes = bytes;
+        self
+    }
+
+    /// Bytes by which a tenant's log must have grown before a checkpoint makes another snapshot of
+    /// it; 4 MiB unless said otherwise, and never less than the last snapshot has. 0 makes one with
+    /// every checkpoint.
+    ///
+    /// Opening a tenant reads what stands behind its newest snapshot.
+    #[must_use]
+    pub fn snapshot_growth_min(mut self, bytes: u64) -> Self {
+        self.options.snapshot_growth_min = bytes;
         self
     }
 

@@ -28,6 +28,7 @@ use crate::keys::TenantKeys;
 use crate::payload::split_stream_created;
 use crate::read::{Record, RecordIter};
 use crate::shown::Shown;
+use crate::snapshot::SnapshotMaker;
 use crate::stream::Stream;
 
 /// A tenant of a database. Clones are handles of the same tenant and may be used on any thread.
@@ -46,6 +47,8 @@ pub(crate) struct TenantInner {
     pub(crate) checkpoints: Checkpoints,
     /// None for the first one.
     pub(crate) incarnation: Option<Incarnation>,
+    /// None in a read-only database.
+    pub(crate) snapshots: Option<Arc<SnapshotMaker>>,
     /// How many records checkpoints vouched for when it was opened.
     pub(crate) witnessed: Position,
     /// When it was opened.
@@ -248,6 +251,9 @@ impl Tenant {
         };
         let checkpoint = self.inner.last_checkpoint(&mut engine).map(drop);
         let watermark = engine.log.write_watermark().map_err(Error::from);
+        // Its segments are sealed once the writer is gone.
+        drop(engine);
+        self.inner.keep_snapshot();
         checkpoint.and(watermark)
     }
 

@@ -179,6 +179,10 @@ fn compare(signed: &Checkpoint, log: &VerifiedLog, sound: bool) -> Option<Findin
 }
 
 fn dedup(findings: &mut Vec<Finding>) {
-    findings.sort_by_key(|finding| finding.position);
+    // What opening and verification both tell of one place need not stand side by side.
+    findings.sort_by(|a, b| {
+        let place = |it: &Finding| (it.position, it.byte);
+        place(a).cmp(&place(b)).then_with(|| a.what.cmp(&b.what))
+    });
     findings.dedup();
 }

@@ -41,7 +41,7 @@ impl Opening<'_, '_> {
             OpenMode::Read if seal.is_some() => Depth::Shape,
             _ => depth,
         };
-        let mut index = SparseIndex::default();
+        let mut index = SparseIndex::new(self.index_stride_bytes);
         let (mut at, mut position) = (FRAMES_AT, base);
         loop {
             let frames = match frames_up_to(&window, at, position, next, depth) {
@@ -78,12 +78,7 @@ impl Opening<'_, '_> {
     }
 
     fn close(&mut self, segment: Segment, seal: Option<SealFile>, end: ClosedEnd) {
-        let closed = Arc::new(ClosedSegment {
-            segment,
-            end: end.next,
-            frames_end: end.at,
-            index: end.index,
-        });
+        let closed = Arc::new(ClosedSegment::read(segment, end.next, end.at, end.index));
         let computed = (end.hashed && self.mode == OpenMode::ReadWrite)
             .then(|| self.history.clone())
             .flatten();

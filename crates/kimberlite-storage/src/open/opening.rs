@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kimberlite_crypto::chain_next;
-use kimberlite_disk::{Disk, DiskError, OpenMode};
-use kimberlite_types::{ChainHash, Position, Timestamp};
+use kimberlite_disk::{Disk, OpenMode};
+use kimberlite_types::{ChainHash, LogId, Position, Timestamp};
 
-use super::{Visitor, segment_bases};
+use super::held::Held;
+use super::{Visitor, segment_files};
 use crate::checkpoint::{HistoryState, Statement, Witness};
 use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
@@ -18,19 +19,25 @@ use crate::reader::read_bytes;
 use crate::recovery::{TailScan, TailVerdict, scan_tail};
 use crate::scan::Window;
 use crate::segment::{
-    ClosedSegment, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, SegmentHeaderError,
-    SparseIndex, segment_name, segment_path,
+    ClosedSegment, INDEX_STRIDE_BYTES, SealFile, Segment, SparseIndex, read_header, segment_damage,
+    segment_name, segment_path,
 };
+use crate::snapshot::LogBase;
 
 /// How often an observer reads a last segment that looks damaged.
 const OBSERVER_ATTEMPTS: u32 = 5;
 
 /// A log on the way to being open.
 pub(super) struct Opening<'a, 'v> {
-    disk: &'a Arc<dyn Disk>,
-    log_dir: &'a Path,
+    pub(super) disk: &'a Arc<dyn Disk>,
+    pub(super) log_dir: &'a Path,
     pub(super) mode: OpenMode,
     visitor: &'a mut Visitor<'v>,
+    pub(super) index_stride_bytes: u64,
+    /// Which log it is, once that is known.
+    pub(super) log_id: Option<LogId>,
+    /// The place of the snapshot that the opening begins at, until the log was read up to it.
+    pub(super) base: Option<LogBase>,
     pub(super) closed: Vec<Arc<ClosedSegment>>,
     /// Closed segments that want a seal, with the history at their ends.
     pub(super) unsealed: Vec<(Arc<ClosedSegment>, History)>,
@@ -41,7 +48,7 @@ pub(super) struct Opening<'a, 'v> {
     pub(super) witnessed: Option<History>,
     /// What the newest checkpoint states, until the history was computed up to its size.
     pub(super) stated: Option<Statement>,
-    end: Position,
+    pub(super) end: Position,
     pub(super) last_time: Timestamp,
     pub(super) damage: Vec<Damage>,
     /// Position after the last record that the visitor saw.
@@ -54,6 +61,8 @@ pub(super) struct LastSegment {
     pub(super) bytes: Bytes,
     pub(super) scan: TailScan,
     pub(super) index: SparseIndex,
+    /// Of `bytes`, where they are a mapping.
+    pub(super) held: Option<Held>,
     pub(super) vouched: Position,
 }
 
@@ -83,6 +92,9 @@ impl<'a, 'v> Opening<'a, 'v> {
             log_dir,
             mode,
             visitor,
+            index_stride_bytes: INDEX_STRIDE_BYTES,
+            log_id: None,
+            base: None,
             closed: Vec::new(),
             unsealed: Vec::new(),
             history: None,
@@ -101,21 +113,29 @@ impl<'a, 'v> Opening<'a, 'v> {
         self.stated = witness.newest;
     }
 
-    pub(super) fn read_segments(&mut self, vouched: Position) -> Result<LastSegment, StorageError> {
-        let bases = segment_bases(self.disk.as_ref(), self.log_dir)?;
-        let Some((&last, closed)) = bases.split_last() else {
+    pub(super) fn read_segments(&mut self, witness: &Witness) -> Result<LastSegment, StorageError> {
+        let vouched = witness.size();
+        let segments = segment_files(self.disk.as_ref(), self.log_dir)?;
+        let unread = match &witness.base {
+            Some(base) => self.begin_at(base, &segments)?,
+            None => 0,
+        };
+        let Some((&(last, _), closed)) = segments.split_last() else {
             return Err(StorageError::FirstSegmentMissing);
         };
-        for (&base, &next) in closed.iter().zip(bases.iter().skip(1)) {
+        let with_next = closed.iter().zip(segments.iter().skip(1)).skip(unread);
+        for (&(base, _), &(next, _)) in with_next {
             if let Err(error) = self.read_closed(base, next) {
                 return self.end_before(error, vouched);
             }
             self.end = next;
         }
-        match self.read_last(last, vouched) {
-            Ok(last) => Ok(last),
-            Err(error) => self.end_before(error, vouched),
-        }
+        let last = match self.read_last(last, vouched) {
+            Ok(last) => last,
+            Err(error) => self.end_before(error, vouched)?,
+        };
+        self.pass_base_at_end(&last)?;
+        Ok(last)
     }
 
     /// Lets an observer read up to a segment that cannot be read at all.
@@ -128,18 +148,23 @@ impl<'a, 'v> Opening<'a, 'v> {
             StorageError::Corrupt(damage) if self.mode == OpenMode::Read => damage,
             other => return Err(other),
         };
+        if self.base.is_some() {
+            return Err(StorageError::SnapshotUnfit);
+        }
         let Some(readable) = self.closed.pop() else {
             return Err(StorageError::Corrupt(damage));
         };
         self.damage.push(damage);
-        let segment = Segment::new(readable.segment.header, Arc::clone(&readable.segment.file));
-        let scan = TailScan::ending(readable.end, readable.frames_end);
-        let index = readable.index.clone();
+        let opened = readable.open()?;
+        let segment = Segment::new(opened.segment.header, Arc::clone(&opened.segment.file));
+        let scan = TailScan::ending(readable.extent.end, readable.extent.frames_end);
+        let index = opened.index.clone();
         Ok(LastSegment {
             segment,
             bytes: Bytes::new(),
             scan,
             index,
+            held: None,
             vouched,
         })
     }
@@ -149,29 +174,9 @@ impl<'a, 'v> Opening<'a, 'v> {
         let file = self
             .disk
             .open(&segment_path(self.log_dir, base), self.mode)?;
-        let corrupt = |kind| {
-            let segment = segment_name(base);
-            StorageError::Corrupt(Damage {
-                segment,
-                byte: 0,
-                position: base,
-                kind,
-            })
-        };
-        let mut page = [0; SEGMENT_HEADER_BYTES];
-        match file.read_exact_at(&mut page, 0) {
-            Err(DiskError::ShortRead { .. }) => {
-                let cut = SegmentHeaderError::Short;
-                return Err(corrupt(DamageKind::SegmentHeader(cut)));
-            }
-            read => read?,
-        }
-        let header = SegmentHeader::decode(&page)
-            .map_err(|error| corrupt(DamageKind::SegmentHeader(error)))?;
-        let log_id = match self.closed.first() {
-            Some(first) => first.segment.header.log_id,
-            None => header.log_id,
-        };
+        let corrupt = |kind| StorageError::Corrupt(segment_damage(base, kind));
+        let header = read_header(file.as_ref(), base)?;
+        let log_id = *self.log_id.get_or_insert(header.log_id);
         if header.base_position != base || header.log_id != log_id {
             return Err(corrupt(DamageKind::ForeignSegment));
         }
@@ -191,18 +196,13 @@ impl<'a, 'v> Opening<'a, 'v> {
 
     /// Notes a file of the wrong size, once what is there of it was read.
     pub(super) fn check_size(&mut self, segment: &Segment) -> Result<(), StorageError> {
-        let (expected, found) = (segment.header.segment_bytes, segment.file.bytes()?);
-        if expected != found {
-            let kind = DamageKind::SegmentBytes { expected, found };
-            let damage = segment.damage(found.min(expected), segment.base(), kind);
-            self.damage.push(damage);
-        }
+        self.damage.extend(segment.size_damage()?);
         Ok(())
     }
 
     /// Returns the segment's seal when it is there, sound, and of this segment.
     pub(super) fn read_seal(&self, segment: &Segment) -> Option<SealFile> {
-        SealFile::read(self.disk.as_ref(), self.log_dir, &segment.header)
+        SealFile::read(self.disk.as_ref(), self.log_dir, segment.place())
     }
 
     fn read_last(
@@ -211,8 +211,8 @@ impl<'a, 'v> Opening<'a, 'v> {
         vouched: Position,
     ) -> Result<LastSegment, StorageError> {
         let segment = self.open_segment(base)?;
-        let (bytes, scan) = self.scan_last(&segment, vouched)?;
-        let mut index = SparseIndex::default();
+        let (bytes, scan, held) = self.scan_last(&segment, vouched)?;
+        let mut index = SparseIndex::new(self.index_stride_bytes);
         for frame in &scan.frames {
             self.visit(frame)?;
             if frame.header().count > 0 {
@@ -227,6 +227,7 @@ impl<'a, 'v> Opening<'a, 'v> {
             bytes,
             scan,
             index,
+            held,
             vouched,
         })
     }
@@ -256,15 +257,20 @@ impl<'a, 'v> Opening<'a, 'v> {
         &self,
         segment: &Segment,
         vouched: Position,
-    ) -> Result<(Bytes, TailScan), StorageError> {
+    ) -> Result<(Bytes, TailScan, Option<Held>), StorageError> {
         let mut attempts = if self.mode == OpenMode::Read {
             OBSERVER_ATTEMPTS
         } else {
             1
         };
         loop {
-            let file_bytes = segment.file.bytes()?;
-            let bytes = read_bytes(segment, 0, file_bytes.min(segment.header.segment_bytes))?;
+            let file_bytes = segment.file.bytes()?.min(segment.header.segment_bytes);
+            let (bytes, held) = if self.mode == OpenMode::Read {
+                (read_bytes(segment, 0, file_bytes)?, None)
+            } else {
+                let (bytes, held) = Held::map(segment.file.as_ref(), file_bytes)?;
+                (bytes, Some(held))
+            };
             let window = Window {
                 segment: &segment.header,
                 start: 0,
@@ -273,7 +279,7 @@ impl<'a, 'v> Opening<'a, 'v> {
             let scan = scan_tail(&window, segment.base(), vouched);
             attempts -= 1;
             if attempts == 0 || !matches!(scan.verdict, TailVerdict::Corrupt(_)) {
-                return Ok((bytes, scan));
+                return Ok((bytes, scan, held));
             }
         }
     }
@@ -281,6 +287,9 @@ impl<'a, 'v> Opening<'a, 'v> {
     /// Shows a frame to the visitor, unless something before it was damaged.
     pub(super) fn visit(&mut self, frame: &FrameView) -> Result<(), StorageError> {
         self.last_time = self.last_time.max(frame.header().time);
+        if self.is_before_base(frame)? {
+            return Ok(());
+        }
         if frame.header().count == 0 || !self.damage.is_empty() {
             return Ok(());
         }
@@ -367,8 +376,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         self.hash(segment, &scan.frames, BeforeCheckpoint::Skip)?;
         if let Some(witnessed) = self.witnessed.take() {
             // No frame begins at its size: only the chain over the last one can tell.
-            let last = scan.frames.iter().rfind(|frame| frame.header().count > 0);
-            let chain = last.map_or(Some(segment.header.base_chain), chain_after);
+            let chain = chain_at_end(scan, segment);
             if (scan.end, chain) != (witnessed.position(), Some(witnessed.chain)) {
                 let (byte, position) = (scan.end_at, scan.end);
                 let kind = DamageKind::CheckpointMismatch;
@@ -393,6 +401,12 @@ pub(super) enum BeforeCheckpoint {
     Skip,
     /// They are hashed too, to make a seal.
     Hash,
+}
+
+/// Returns the chain at the end of the last segment, by the word of its last frame.
+pub(super) fn chain_at_end(scan: &TailScan, segment: &Segment) -> Option<ChainHash> {
+    let last = scan.frames.iter().rfind(|frame| frame.header().count > 0);
+    last.map_or(Some(segment.header.base_chain), chain_after)
 }
 
 /// Returns the chain after a frame by its own word of the chain before it.

@@ -4,7 +4,8 @@ use kimberlite_types::Position;
 
 use super::FRAMES_AT;
 
-/// Bytes of frames between two entries: a look-up walks at most about this far.
+/// Bytes of frames between two entries, unless the caller says otherwise: a look-up walks at most
+/// about this far.
 ///
 /// With frames of 100 records an entry stands for each of them, with frames of one small event for
 /// about ten.
@@ -13,9 +14,18 @@ pub(crate) const INDEX_STRIDE_BYTES: u64 = 4096;
 /// Some of a segment's frames by position, in order.
 ///
 /// Invariants: positions and bytes both strictly increase; the first entry is the first frame.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct SparseIndex {
     entries: Vec<IndexEntry>,
+    /// Bytes of frames between two entries.
+    stride_bytes: u64,
+}
+
+impl PartialEq for SparseIndex {
+    /// An index is what it says: how dense the next entries would be is nothing of it.
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
 }
 
 /// The first record of a frame counted from the segment's base, and where the frame begins in units
@@ -27,13 +37,35 @@ pub(crate) struct IndexEntry {
 }
 
 impl SparseIndex {
+    /// Makes one without entries, with one to come for each `stride_bytes` of frames.
+    pub(crate) fn new(stride_bytes: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            stride_bytes,
+        }
+    }
+
+    /// Returns the index of a segment that is complete, in no more memory than it needs.
+    pub(crate) fn closed(mut self) -> Self {
+        self.entries.shrink_to_fit();
+        self
+    }
+
+    /// Returns the bytes of memory that the entries take.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<IndexEntry>()
+    }
+
     pub(crate) fn from_entries(entries: Vec<IndexEntry>) -> Option<Self> {
         let increasing =
             entries.is_sorted_by(|a, b| a.position < b.position && a.eighth < b.eighth);
         let from_the_start = entries
             .first()
             .is_none_or(|first| first.position == 0 && u64::from(first.eighth) * 8 == FRAMES_AT);
-        (increasing && from_the_start).then_some(Self { entries })
+        (increasing && from_the_start).then_some(Self {
+            entries,
+            stride_bytes: INDEX_STRIDE_BYTES,
+        })
     }
 
     pub(crate) fn entries(&self) -> &[IndexEntry] {
@@ -45,7 +77,7 @@ impl SparseIndex {
         debug_assert!(frame >= base && at >= FRAMES_AT && at.is_multiple_of(8));
         if let Some(last) = self.entries.last() {
             debug_assert!(at > u64::from(last.eighth) * 8, "frames are noted in order");
-            if at < u64::from(last.eighth) * 8 + INDEX_STRIDE_BYTES {
+            if at < u64::from(last.eighth) * 8 + self.stride_bytes {
                 return;
             }
         }
@@ -79,7 +111,7 @@ mod tests {
     #[test]
     fn the_floor_is_the_last_noted_frame_at_or_before_a_position() {
         let base = Position::new(1000);
-        let mut index = SparseIndex::default();
+        let mut index = SparseIndex::new(INDEX_STRIDE_BYTES);
         let mut frames = Vec::new();
         let mut at = FRAMES_AT;
         for n in 0..200_u64 {

@@ -28,7 +28,7 @@ use kimberlite_disk::Disk;
 use kimberlite_types::{ChainHash, LogId, Position};
 
 use super::index::{IndexEntry, SparseIndex};
-use super::{SegmentHeader, seal_path};
+use super::seal_path;
 use crate::frame::{Reader, Writer};
 use crate::history::History;
 
@@ -74,12 +74,16 @@ pub enum SealError {
 }
 
 impl SealFile {
-    /// Reads the seal of a segment; `None` when there is none that is whole and of this segment.
-    pub(crate) fn read(disk: &dyn Disk, log_dir: &Path, segment: &SegmentHeader) -> Option<Self> {
-        let path = seal_path(log_dir, segment.base_position);
+    /// Reads the seal of the segment of a log and base position; `None` when there is none that is
+    /// whole and of this segment.
+    pub(crate) fn read(
+        disk: &dyn Disk,
+        log_dir: &Path,
+        segment: (LogId, Position),
+    ) -> Option<Self> {
+        let path = seal_path(log_dir, segment.1);
         let seal = Self::decode(&disk.read(&path, SEAL_BYTES_MAX).ok()?).ok()?;
-        let place = (seal.log_id, seal.base_position);
-        (place == (segment.log_id, segment.base_position)).then_some(seal)
+        ((seal.log_id, seal.base_position) == segment).then_some(seal)
     }
 
     /// Returns the file's bytes.
@@ -195,7 +199,7 @@ mod tests {
     use kimberlite_types::LeafHash;
 
     use super::*;
-    use crate::segment::FRAMES_AT;
+    use crate::segment::{FRAMES_AT, INDEX_STRIDE_BYTES};
 
     fn seal() -> SealFile {
         let mut frontier = Frontier::new();
@@ -203,7 +207,7 @@ mod tests {
             frontier.push(LeafHash::new([n; 32]));
         }
         let base_position = Position::new(10);
-        let mut index = SparseIndex::default();
+        let mut index = SparseIndex::new(INDEX_STRIDE_BYTES);
         for n in 0..20 {
             index.note(base_position, Position::new(10 + n), FRAMES_AT + n * 5000);
         }

@@ -283,6 +283,7 @@ pub(crate) fn witness(disk: &SimulatedDisk) -> Witness {
             .last()
             .and_then(|&size| statement(&store.note(size).ok()?, size)),
         history: sizes.iter().rev().find_map(signed),
+        base: None,
     }
 }
 

@@ -238,6 +238,7 @@ fn a_log_that_differs_from_its_checkpoint_is_refused_wherever_the_checkpoint_end
                 let witness = Witness {
                     newest: Some(signed.history_at(size).statement()),
                     history: state_at.map(|at| signed.history_at(at)),
+                    base: None,
                 };
                 let options = options(3);
                 open_writer(&dyn_disk(disk), dir(), options, &witness, &mut |_| Ok(())).map(drop)

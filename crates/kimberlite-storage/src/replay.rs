@@ -1,0 +1,148 @@
+//! Reading the frames of a log in order beside its writer, to make a snapshot of what they mean.
+
+use kimberlite_disk::Disk;
+use kimberlite_types::Position;
+
+use crate::damage::DamageKind;
+use crate::error::StorageError;
+use crate::frame::{FrameHeader, FrameView};
+use crate::open::Visitor;
+use crate::reader::{LogReader, read_bytes};
+use crate::scan::{Depth, Window};
+use crate::segment::{ClosedExtent, Segment, seal_path};
+
+impl LogReader {
+    /// Returns the bytes of segments that are used.
+    pub fn used_bytes(&self) -> u64 {
+        let view = self.shared.view();
+        let closed = view.closed.iter().map(|closed| closed.extent.frames_end);
+        closed.sum::<u64>() + view.active_end
+    }
+
+    /// Returns the closed segments that end at or before `position`; `None` while one of them has
+    /// no seal: an opening that passes it over would not make one.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Disk`] when the directory cannot be read.
+    pub fn sealed_before(
+        &self,
+        disk: &dyn Disk,
+        position: Position,
+    ) -> Result<Option<Vec<ClosedExtent>>, StorageError> {
+        let extents = {
+            let view = self.shared.view();
+            let extents = view.closed.iter().map(|closed| closed.extent);
+            extents
+                .take_while(|extent| extent.end <= position)
+                .collect::<Vec<_>>()
+        };
+        for extent in &extents {
+            if !disk.exists(&seal_path(&self.shared.log_dir, extent.base))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(extents))
+    }
+
+    /// Shows the frames from position `from` up to position `to`, which readers see, to a visitor,
+    /// watermarks excepted. No payload is checked.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Corrupt`] when a frame cannot be read, and when none begins or ends there.
+    /// [`StorageError::Replay`] when the visitor refuses a frame.
+    pub fn replay(
+        &self,
+        from: Position,
+        to: Position,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
+        let (closed, active, start, active_end) = {
+            let view = self.shared.view();
+            assert!(to <= view.end, "only what readers see can be replayed");
+            let start = view.index.floor(view.active.base(), from);
+            let active = view.active.clone();
+            (view.closed.clone(), active, start, view.active_end)
+        };
+        let mut replay = Replay {
+            position: from,
+            to,
+            visitor,
+        };
+        let closed = closed.iter().filter(|closed| closed.extent.end > from);
+        for closed in closed.take_while(|closed| closed.extent.base < to) {
+            let opened = closed.open()?;
+            let segment = &opened.segment;
+            let window = Window {
+                segment: &segment.header,
+                start: 0,
+                bytes: segment.mapped()?.clone(),
+            };
+            let at = opened.index.floor(segment.base(), from);
+            replay.segment(segment, &window, at, closed.extent.end)?;
+        }
+        if active.base() < to {
+            let window = Window {
+                segment: &active.header,
+                start,
+                bytes: read_bytes(&active, start, active_end - start)?,
+            };
+            replay.segment(&active, &window, start, to)?;
+        }
+        assert_eq!(replay.position, to, "every frame was shown");
+        Ok(())
+    }
+}
+
+struct Replay<'a, 'v> {
+    /// Position after the last record that was shown.
+    position: Position,
+    to: Position,
+    visitor: &'a mut Visitor<'v>,
+}
+
+impl Replay<'_, '_> {
+    /// Shows the frames of a segment up to position `end`, from the one at byte `at`, which begins at
+    /// or before the next that is to be shown.
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        window: &Window<'_>,
+        mut at: u64,
+        end: Position,
+    ) -> Result<(), StorageError> {
+        let first = FrameHeader::decode(window.from(at), segment.seed(), at).map_err(|error| {
+            let kind = DamageKind::FrameHeader(error);
+            StorageError::Corrupt(segment.damage(at, self.position, kind))
+        })?;
+        let mut expected = first.base_position;
+        while expected < end.min(self.to) {
+            let frame = window.frame(at, expected, Depth::Shape).map_err(|bad| {
+                StorageError::Corrupt(segment.damage(bad.byte, bad.position, bad.kind))
+            })?;
+            at += frame.header().stored_bytes();
+            expected = frame.header().end_position();
+            self.show(&frame)?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, frame: &FrameView) -> Result<(), StorageError> {
+        let header = frame.header();
+        let (base, end) = (header.base_position, header.end_position());
+        if header.count == 0 || end <= self.position {
+            return Ok(());
+        }
+        if base != self.position || end > self.to {
+            let (expected, found) = (self.position, base);
+            let kind = DamageKind::PositionGap { expected, found };
+            return Err(StorageError::Corrupt(frame.damage(kind)));
+        }
+        self.position = end;
+        (self.visitor)(frame).map_err(|source| StorageError::Replay {
+            position: base,
+            source,
+        })
+    }
+}

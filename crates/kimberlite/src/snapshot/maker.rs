@@ -1,0 +1,156 @@
+//! Making snapshots behind checkpoints.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use kimberlite_crypto::{Signer, VerifierKey};
+use kimberlite_disk::Disk;
+use kimberlite_kernel::StateDigest;
+use kimberlite_storage::{
+    Background, CheckpointStore, FrameView, LogBase, LogReader, LogSnapshot, StorageError,
+};
+use kimberlite_types::{ChainHash, Position};
+
+use super::{Derived, Kept, Start, count};
+use crate::checkpoint::Checkpoints;
+use crate::error::Error;
+use crate::options::Options;
+
+/// Makes the snapshots of an open tenant. Holds nothing that keeps the tenant open.
+#[derive(Debug)]
+pub(crate) struct SnapshotMaker {
+    disk: Arc<dyn Disk>,
+    reader: LogReader,
+    signer: Signer,
+    verifier: VerifierKey,
+    store: CheckpointStore,
+    growth_min: u64,
+    /// Whoever makes a snapshot holds this.
+    kept: Mutex<Kept>,
+    /// The newest checkpoint, until there is a snapshot of it.
+    wanted: Mutex<Option<Wanted>>,
+}
+
+/// The checkpoint that a snapshot is to be made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) position: Position,
+    pub(crate) chain: ChainHash,
+    /// Of the writer's state there.
+    pub(crate) digest: StateDigest,
+}
+
+impl SnapshotMaker {
+    pub(crate) fn new(
+        options: &Options,
+        reader: LogReader,
+        signer: Signer,
+        checkpoints: &Checkpoints,
+        kept: Kept,
+    ) -> Self {
+        Self {
+            disk: Arc::clone(&options.disk),
+            reader,
+            signer,
+            verifier: checkpoints.verifier().clone(),
+            store: checkpoints.store().clone(),
+            growth_min: options.snapshot_growth_min,
+            kept: Mutex::new(kept),
+            wanted: Mutex::default(),
+        }
+    }
+
+    /// Notices a checkpoint.
+    pub(crate) fn want(&self, wanted: Wanted) {
+        *hold(&self.wanted) = Some(wanted);
+    }
+
+    /// Makes a snapshot of the newest checkpoint in the background, if the log has grown enough.
+    pub(crate) fn make(self: &Arc<Self>, background: &Background) {
+        let kept = match self.kept.try_lock() {
+            Ok(kept) => *kept,
+            Err(TryLockError::Poisoned(kept)) => *kept.into_inner(),
+            // One is being made: the next checkpoint comes.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if hold(&self.wanted).is_none() || !self.has_grown_enough(kept) {
+            return;
+        }
+        let maker = Arc::clone(self);
+        background.run(move || {
+            if let Err(error) = maker.make_now() {
+                tracing::warn!(%error, "cannot make a snapshot");
+            }
+        });
+    }
+
+    fn has_grown_enough(&self, kept: Kept) -> bool {
+        let growth = self.reader.used_bytes().saturating_sub(kept.log_bytes);
+        self.growth_min == 0 || growth >= self.growth_min.max(kept.bytes)
+    }
+
+    fn make_now(&self) -> Result<(), Error> {
+        let mut kept = hold(&self.kept);
+        let Some(wanted) = *hold(&self.wanted) else {
+            return Ok(());
+        };
+        let position = wanted.position;
+        let Some(closed) = self.reader.sealed_before(self.disk.as_ref(), position)? else {
+            return Ok(());
+        };
+        let log_bytes = self.reader.used_bytes();
+        let derived = self.derive(kept.position, position)?;
+        if derived.state.digest() != wanted.digest {
+            let position = position.get();
+            tracing::error!(
+                position,
+                "what the log says differs from what its writer has: no snapshot is made; reopen \
+                 the database"
+            );
+            return Ok(());
+        }
+        let base = LogBase {
+            log_id: self.reader.log_id(),
+            position,
+            chain: wanted.chain,
+            time: derived.state.last_time(),
+            closed,
+        };
+        let contents = derived.encode().expect("a log has its genesis record");
+        drop(derived);
+        let snapshot = LogSnapshot {
+            base,
+            log_bytes,
+            contents: contents.into(),
+        };
+        let bytes = snapshot.encode(&self.signer);
+        self.store.store_snapshot(position, &bytes)?;
+        *kept = Kept {
+            position,
+            log_bytes,
+            bytes: count(bytes.len()),
+        };
+        // A checkpoint that was made meanwhile is another one's work.
+        hold(&self.wanted).take_if(|newest| newest.position == position);
+        Ok(())
+    }
+
+    /// Returns what the first `position` records mean, from the snapshot of `kept` of them on.
+    fn derive(&self, kept: Position, position: Position) -> Result<Derived, Error> {
+        let start = (kept > Position::ZERO)
+            .then(|| Start::read(&self.store, &self.verifier, kept))
+            .flatten();
+        let mut derived = start.map(|start| start.derived).unwrap_or_default();
+        let from = derived.state.next_position();
+        let mut visit = |frame: &FrameView| {
+            let applied = derived.apply(frame);
+            applied.map_err(|error| Box::new(error).into())
+        };
+        let replayed: Result<(), StorageError> = self.reader.replay(from, position, &mut visit);
+        replayed?;
+        Ok(derived)
+    }
+}
+
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
