@@ -298,6 +298,10 @@ impl LogWriter {
     /// As [`LogWriter::sync`].
     pub fn write_watermark(&mut self) -> Result<(), StorageError> {
         self.sync()?;
+        // The records may all be durable, and a watermark behind them be what failed.
+        if self.stage.is_poisoned() {
+            return Err(StorageError::Poisoned);
+        }
         let bytes = crate::frame::FRAME_HEADER_BYTES as u64;
         let end = self.history.position();
         if self.marked == end {
@@ -316,8 +320,8 @@ impl LogWriter {
         let encoded = header.encode(self.active.seed(), self.write_at);
         let written = self.appender.append(&[&encoded]);
         written.map_err(|error| self.poison(error))?;
-        self.stage.sync()?;
         self.write_at += header.stored_bytes();
+        self.stage.sync()?;
         self.marked = end;
         self.shared.view_mut().active_end = self.write_at;
         Ok(())

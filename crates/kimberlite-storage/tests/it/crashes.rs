@@ -314,6 +314,21 @@ fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
 }
 
 #[test]
+fn after_a_watermark_whose_sync_failed_nothing_is_written() {
+    let mut rig = Rig::new(3);
+    rig.append(&one(b"durable"));
+    rig.disk.fail_sync_at(rig.disk.ops() + 1);
+    let failed = rig.writer.write_watermark();
+    assert!(matches!(failed, Err(StorageError::OutcomeUnknown(_))));
+    let ops = rig.disk.ops();
+    let again = rig.writer.write_watermark();
+    assert!(matches!(again, Err(StorageError::Poisoned)), "{again:?}");
+    assert_eq!(rig.disk.ops(), ops);
+    let reopened = Rig::open(&rig.disk.process_kill(), 4).unwrap();
+    assert_eq!(reopened.end(), 2);
+}
+
+#[test]
 fn a_sync_that_fails_ahead_of_a_writer_that_does_not_sync_is_told_by_the_next_one() {
     for fails in [false, true] {
         let disk = SimulatedDisk::new(1);
