@@ -3,6 +3,7 @@
 //! * [`SimulatedDisk`]: a [`Disk`](kimberlite_disk::Disk) in memory that keeps apart what is
 //!   durable and what is merely written, and can be crashed at every operation.
 //! * [`Rng`]: small, seeded and the same everywhere; workloads draw from it.
+//! * [`NonceLedger`]: sees whether a key and nonce are ever used twice.
 //! * [`check_disk`]: what every implementation of `Disk` has to do, as one check.
 //!
 //! # A crash test
@@ -41,9 +42,11 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+mod ledger;
 mod rng;
 mod simulated;
 
 pub use conformance::check_disk;
+pub use ledger::NonceLedger;
 pub use rng::Rng;
-pub use simulated::{CrashMode, SECTOR_BYTES, SimulatedDisk, SyncObserver, WriteObserver};
+pub use simulated::{CrashMode, Lie, SECTOR_BYTES, SimulatedDisk, SyncObserver, WriteObserver};

@@ -20,6 +20,7 @@ mod tree;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,7 +28,7 @@ use kimberlite_disk::{
     Access, DirectoryLock, Disk, DiskDirectory, DiskError, DiskFile, Entry, OpenMode,
 };
 
-use self::core::Core;
+use self::core::{Core, Landing};
 use self::file::{SimulatedDirectory, SimulatedFile, SimulatedLock};
 pub use self::node::SECTOR_BYTES;
 use self::tree::Tree;
@@ -51,6 +52,23 @@ pub enum CrashMode {
     Mixed(u64),
 }
 
+/// What a disk may say without doing it. Faults like these are what the harnesses must find; no
+/// database can hold out against all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// A sync of a file makes nothing durable.
+    SkipSync,
+    /// A sync of a directory makes nothing durable.
+    SkipDirectorySync,
+    /// A sync of a file leaves the newest change out, which the next one may make durable together
+    /// with later ones.
+    ReorderAcrossSync,
+    /// A write is seen, and never reaches the medium.
+    LoseWrite,
+    /// A bit of what is read is not what was written.
+    FlipOnRead,
+}
+
 /// A disk in memory that keeps durable and merely written state apart. A clone is the same disk.
 ///
 /// Operations that change something are counted from 1: writes, changes of length, syncs,
@@ -69,6 +87,16 @@ impl SimulatedDisk {
     /// How many operations there were on this disk.
     pub fn ops(&self) -> u64 {
         self.core().ops
+    }
+
+    /// How often bytes were read or mapped on this disk.
+    pub fn reads(&self) -> u64 {
+        self.core().reads
+    }
+
+    /// Whether the disk has crashed, or its process was killed.
+    pub fn is_dead(&self) -> bool {
+        self.core().dead
     }
 
     /// How many syncs of files and directories succeeded on this disk.
@@ -93,17 +121,49 @@ impl SimulatedDisk {
         self.core().fail_write_at = Some(op);
     }
 
+    /// Fails the first creation, renaming or removal from operation number `op` on, once.
+    pub fn fail_names_at(&self, op: u64) {
+        self.core().fail_names_at = Some(op);
+    }
+
+    /// Fails the first read of bytes, or mapping, from read number `read` on, once. Reads are counted
+    /// from 1, apart from operations.
+    pub fn fail_read_at(&self, read: u64) {
+        self.core().fail_read_at = Some(read);
+    }
+
+    /// Has no space for any operation whose number is in `ops`: not for new bytes, nor for names, nor
+    /// for what is overwritten or removed, as on a disk that copies on writing. A sync that has none
+    /// fails like any other.
+    pub fn fill_during(&self, ops: Range<u64>) {
+        self.core().full_during = ops;
+    }
+
+    /// Lies once in `one_in` chances from now on, here and on the disks that follow from this one.
+    pub fn tell_lies(&self, lie: Lie, one_in: u64) {
+        self.core().lie = Some((lie, one_in));
+    }
+
     /// Makes the disk lie about the first write from operation number `op` on, once: it never
     /// reaches the medium, which shows when power was lost, however often it was synced.
     pub fn lose_write_at(&self, op: u64) {
-        self.core().misplace_write_at = Some((op, None));
+        self.core().misplace_write_at = Some((op, Landing::Nowhere));
     }
 
     /// Like [`lose_write_at`](SimulatedDisk::lose_write_at), and the bytes land at `offset` of the
     /// same file instead.
     pub fn misdirect_write_at(&self, op: u64, offset: u64) {
         let offset = usize::try_from(offset).expect("a byte of a file in memory");
-        self.core().misplace_write_at = Some((op, Some(offset)));
+        self.core().misplace_write_at = Some((op, Landing::Here(offset)));
+    }
+
+    /// The same, and the bytes land at `offset` of the file at `path` instead, as far as that goes.
+    pub fn misdirect_write_to(&self, op: u64, path: impl AsRef<Path>, offset: u64) {
+        let offset = usize::try_from(offset).expect("a byte of a file in memory");
+        let mut core = self.core();
+        let node = core.tree.find(path.as_ref());
+        let node = node.expect("the test names a file that is there");
+        core.misplace_write_at = Some((op, Landing::In(node, offset)));
     }
 
     /// Limits what all files may hold together; a write beyond it is cut short and refused.
@@ -171,6 +231,13 @@ impl SimulatedDisk {
     #[must_use]
     pub fn snapshot(&self) -> Self {
         Self::of(self.core().snapshot())
+    }
+
+    /// Puts the files at and below `path` of another disk in place of what is there, durably: a part
+    /// of a directory that somebody restored from a copy.
+    pub fn graft(&self, path: impl AsRef<Path>, from: &Self) {
+        let branch = from.core().tree.branch(path.as_ref());
+        self.core().tree.graft(path.as_ref(), branch);
     }
 
     /// The paths of all files, sorted.

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use kimberlite_disk::DiskError;
 
 use super::node::{Change, FILE_BYTES_MAX, FileNode};
 use super::tree::NodeId;
-use super::{SyncObserver, Tree, WriteObserver};
+use super::{Lie, SyncObserver, Tree, WriteObserver};
 use crate::Rng;
 
 /// The error number of a failed device.
 const EIO: i32 = 5;
+/// The error number of a full one.
+const ENOSPC: i32 = 28;
 
 /// What kind of operation asks to go ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,8 @@ pub(super) enum Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     Succeeds,
-    Fails,
+    /// With this error number.
+    Fails(i32),
     /// The disk dies in the middle of it.
     Crashes,
 }
@@ -39,6 +43,16 @@ pub(super) struct CutWrite {
     pub(super) bytes: Vec<u8>,
 }
 
+/// Where the bytes of a write land that the disk misplaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Landing {
+    Nowhere,
+    /// At another offset of the same file.
+    Here(usize),
+    /// In another file, on the medium.
+    In(NodeId, usize),
+}
+
 pub(super) struct Core {
     pub(super) seed: u64,
     pub(super) rng: Rng,
@@ -46,13 +60,20 @@ pub(super) struct Core {
     pub(super) locked: BTreeSet<NodeId>,
     pub(super) ops: u64,
     pub(super) syncs: u64,
+    pub(super) reads: u64,
     pub(super) dead: bool,
     pub(super) cut_write: Option<CutWrite>,
     pub(super) crash_at: Option<u64>,
     pub(super) fail_sync_at: Option<u64>,
     pub(super) fail_write_at: Option<u64>,
-    /// From which operation on, and where the bytes land, if anywhere.
-    pub(super) misplace_write_at: Option<(u64, Option<usize>)>,
+    pub(super) fail_names_at: Option<u64>,
+    pub(super) fail_read_at: Option<u64>,
+    /// Operations for which there is no space.
+    pub(super) full_during: Range<u64>,
+    /// From which operation on, and where the bytes land.
+    pub(super) misplace_write_at: Option<(u64, Landing)>,
+    /// What the disk lies about, once in how many chances.
+    pub(super) lie: Option<(Lie, u64)>,
     pub(super) space_bytes: Option<u64>,
     pub(super) refuses_direct: bool,
     pub(super) direct_opens: u64,
@@ -69,12 +90,17 @@ impl Core {
             locked: BTreeSet::new(),
             ops: 0,
             syncs: 0,
+            reads: 0,
             dead: false,
             cut_write: None,
             crash_at: None,
             fail_sync_at: None,
             fail_write_at: None,
+            fail_names_at: None,
+            fail_read_at: None,
+            full_during: 0..0,
             misplace_write_at: None,
+            lie: None,
             space_bytes: None,
             refuses_direct: false,
             direct_opens: 0,
@@ -100,6 +126,9 @@ impl Core {
     ) -> Result<T, DiskError> {
         self.alive(path, operation)?;
         let turn = self.begin(Operation::Names);
+        if let Turn::Fails(errno) = turn {
+            return Err(failed(path, operation, errno));
+        }
         let changed = change(&mut self.tree);
         if turn == Turn::Crashes {
             Err(crashed(path, operation))
@@ -132,10 +161,10 @@ impl Core {
         }
         match self.begin(Operation::Write) {
             Turn::Succeeds => {}
-            Turn::Fails => {
+            Turn::Fails(errno) => {
                 let part = self.rng.index(bytes.len() + 1);
                 self.write_part(node, start, &bytes[..part]);
-                return Err(failed(path, "write"));
+                return Err(failed(path, "write", errno));
             }
             Turn::Crashes => {
                 self.cut_write = Some(CutWrite {
@@ -148,11 +177,10 @@ impl Core {
         }
         let end_max = self.length(node).saturating_add(self.free_bytes());
         let part = end_max.saturating_sub(start).min(bytes.len());
-        let ops = self.ops;
         if part == bytes.len()
-            && let Some((_, lands_at)) = self.misplace_write_at.take_if(|(at, _)| *at <= ops)
+            && let Some(landing) = self.misplaced()
         {
-            self.file_mut(node).misplace(start, bytes, lands_at);
+            self.misplace(node, start, bytes, landing);
             return Ok(());
         }
         self.write_part(node, start, &bytes[..part]);
@@ -180,8 +208,8 @@ impl Core {
                 DiskError::from_io(path, operation, io::ErrorKind::FileTooLarge.into())
             })?;
         let turn = self.begin(Operation::Write);
-        if turn == Turn::Fails {
-            return Err(failed(path, operation));
+        if let Turn::Fails(errno) = turn {
+            return Err(failed(path, operation, errno));
         }
         if length > self.length(node).saturating_add(self.free_bytes()) {
             return Err(DiskError::Full {
@@ -199,12 +227,15 @@ impl Core {
     pub(super) fn sync_file(&mut self, node: NodeId, path: &Path) -> Result<(), DiskError> {
         self.alive(path, "sync")?;
         let turn = self.begin(Operation::Sync);
+        let lies = [Lie::SkipSync, Lie::ReorderAcrossSync].map(|lie| self.lies(lie));
         let file = self.file_mut(node);
         match turn {
+            Turn::Succeeds if lies[0] => {}
+            Turn::Succeeds if lies[1] => file.sync_all_but_newest(),
             Turn::Succeeds => file.sync(),
-            Turn::Fails => {
+            Turn::Fails(errno) => {
                 file.give_up_unsynced();
-                return Err(failed(path, "sync"));
+                return Err(failed(path, "sync", errno));
             }
             Turn::Crashes => return Err(crashed(path, "sync")),
         }
@@ -215,10 +246,11 @@ impl Core {
     pub(super) fn sync_directory(&mut self, node: NodeId, path: &Path) -> Result<(), DiskError> {
         self.alive(path, "sync directory")?;
         match self.begin(Operation::Sync) {
+            Turn::Succeeds if self.lies(Lie::SkipDirectorySync) => {}
             Turn::Succeeds => self.tree.sync_directory(node),
-            Turn::Fails => {
+            Turn::Fails(errno) => {
                 self.tree.give_up_directory(node);
-                return Err(failed(path, "sync directory"));
+                return Err(failed(path, "sync directory", errno));
             }
             Turn::Crashes => return Err(crashed(path, "sync directory")),
         }
@@ -235,15 +267,70 @@ impl Core {
             self.dead = true;
             return Turn::Crashes;
         }
+        if self.full_during.contains(&ops) {
+            return Turn::Fails(ENOSPC);
+        }
         let planned = match operation {
             Operation::Write => &mut self.fail_write_at,
             Operation::Sync => &mut self.fail_sync_at,
-            Operation::Names => return Turn::Succeeds,
+            Operation::Names => &mut self.fail_names_at,
         };
         if planned.take_if(|at| *at <= ops).is_some() {
-            Turn::Fails
+            Turn::Fails(EIO)
         } else {
             Turn::Succeeds
+        }
+    }
+
+    /// Counts a read of a file's bytes, and says whether it succeeds.
+    pub(super) fn begin_read(
+        &mut self,
+        path: &Path,
+        operation: &'static str,
+    ) -> Result<(), DiskError> {
+        self.alive(path, operation)?;
+        self.reads += 1;
+        let reads = self.reads;
+        match self.fail_read_at.take_if(|at| *at <= reads) {
+            Some(_) => Err(failed(path, operation, EIO)),
+            None => Ok(()),
+        }
+    }
+
+    /// Turns a bit of what was read, where the disk lies about that.
+    pub(super) fn falsify(&mut self, read: &mut [u8]) {
+        if !read.is_empty() && self.lies(Lie::FlipOnRead) {
+            let byte = self.rng.index(read.len());
+            read[byte] ^= 1 << self.rng.index(8);
+        }
+    }
+
+    /// Whether the disk lies this time.
+    fn lies(&mut self, about: Lie) -> bool {
+        match self.lie {
+            Some((lie, one_in)) if lie == about => self.rng.chance(1, one_in),
+            _ => false,
+        }
+    }
+
+    /// Whether the write that was begun goes elsewhere, and where.
+    fn misplaced(&mut self) -> Option<Landing> {
+        let ops = self.ops;
+        let planned = self.misplace_write_at.take_if(|(at, _)| *at <= ops);
+        let lied = self.lies(Lie::LoseWrite).then_some(Landing::Nowhere);
+        planned.map(|(_, landing)| landing).or(lied)
+    }
+
+    fn misplace(&mut self, node: NodeId, offset: usize, bytes: Vec<u8>, landing: Landing) {
+        self.file_mut(node).pretend(offset, bytes.clone());
+        match landing {
+            Landing::Nowhere => {}
+            Landing::Here(offset) => self.file_mut(node).land(offset, bytes),
+            Landing::In(other, offset) => {
+                if let Some(file) = self.tree.file_mut(other) {
+                    file.spoil(offset, &bytes);
+                }
+            }
         }
     }
 
@@ -285,6 +372,6 @@ fn crashed(path: &Path, operation: &'static str) -> DiskError {
     )
 }
 
-fn failed(path: &Path, operation: &'static str) -> DiskError {
-    DiskError::from_io(path, operation, io::Error::from_raw_os_error(EIO))
+fn failed(path: &Path, operation: &'static str, errno: i32) -> DiskError {
+    DiskError::from_io(path, operation, io::Error::from_raw_os_error(errno))
 }

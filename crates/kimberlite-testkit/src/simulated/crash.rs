@@ -84,6 +84,7 @@ impl Core {
             tree,
             rng: self.rng.clone(),
             space_bytes: self.space_bytes,
+            lie: self.lie,
             observer: self.observer.clone(),
             sync_observer: None,
             ..Self::new(self.seed)

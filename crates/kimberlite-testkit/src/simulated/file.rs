@@ -44,6 +44,10 @@ impl SimulatedFile {
         ))
     }
 
+    fn begin_read(&self, operation: &'static str) -> Result<(), DiskError> {
+        self.place.core().begin_read(&self.place.path, operation)
+    }
+
     fn writable(&self, operation: &'static str) -> Result<(), DiskError> {
         match self.mode {
             OpenMode::ReadWrite | OpenMode::Direct => Ok(()),
@@ -94,12 +98,15 @@ impl DiskFile for SimulatedFile {
             return self.look("read", |_| ());
         }
         let bytes = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        self.begin_read("read")?;
         let found = self.look("read", |file| {
             let part = Self::part(file.visible(), offset, bytes)?;
             buffer.copy_from_slice(part);
             Some(())
         })?;
-        found.ok_or_else(|| self.short_read(offset, bytes))
+        found.ok_or_else(|| self.short_read(offset, bytes))?;
+        self.place.core().falsify(buffer);
+        Ok(())
     }
 
     fn write_all_at(&self, buffers: &[&[u8]], offset: u64) -> Result<(), DiskError> {
@@ -141,10 +148,13 @@ impl DiskFile for SimulatedFile {
     }
 
     fn map(&self, bytes: u64) -> Result<Bytes, DiskError> {
-        let copy =
-            |file: &FileNode| Self::part(file.visible(), 0, bytes).map(Bytes::copy_from_slice);
-        self.look("map", copy)?
-            .ok_or_else(|| self.short_read(0, bytes))
+        self.begin_read("map")?;
+        let copy = |file: &FileNode| Self::part(file.visible(), 0, bytes).map(<[u8]>::to_vec);
+        let mut copy = self
+            .look("map", copy)?
+            .ok_or_else(|| self.short_read(0, bytes))?;
+        self.place.core().falsify(&mut copy);
+        Ok(Bytes::from(copy))
     }
 
     fn is_private(&self) -> Result<bool, DiskError> {

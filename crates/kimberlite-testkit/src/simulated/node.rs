@@ -73,20 +73,25 @@ impl FileNode {
         self.unsynced.push(change);
     }
 
-    /// A write that readers see where it belongs, and the medium gets somewhere else or not at
-    /// all. The length is kept with the names and does reach the medium.
-    pub(super) fn misplace(&mut self, offset: usize, bytes: Vec<u8>, lands_at: Option<usize>) {
+    /// A write that readers see where it belongs, and that the medium does not get there. The length
+    /// is kept with the names and does reach the medium.
+    pub(super) fn pretend(&mut self, offset: usize, bytes: Vec<u8>) {
         let before = self.visible.len();
-        Change::Write {
-            offset,
-            bytes: bytes.clone(),
-        }
-        .apply(&mut self.visible);
+        Change::Write { offset, bytes }.apply(&mut self.visible);
         if self.visible.len() > before {
             self.unsynced.push(Change::Length(self.visible.len()));
         }
-        if let Some(offset) = lands_at {
-            self.unsynced.push(Change::Write { offset, bytes });
+    }
+
+    /// Bytes that the medium gets here, though readers do not see them here.
+    pub(super) fn land(&mut self, offset: usize, bytes: Vec<u8>) {
+        self.unsynced.push(Change::Write { offset, bytes });
+    }
+
+    /// Bytes of another file that land on the medium of this one, as far as it has sectors there.
+    pub(super) fn spoil(&mut self, offset: usize, bytes: &[u8]) {
+        for (old, new) in self.durable.iter_mut().skip(offset).zip(bytes) {
+            *old = *new;
         }
     }
 
@@ -95,6 +100,13 @@ impl FileNode {
         for change in self.unsynced.drain(..) {
             change.apply(&mut self.durable);
         }
+    }
+
+    /// Makes durable what is unsynced, but for the newest change of it.
+    pub(super) fn sync_all_but_newest(&mut self) {
+        let newest = self.unsynced.pop();
+        self.sync();
+        self.unsynced.extend(newest);
     }
 
     /// A sync failed: what was unsynced counts as clean, and stays visible until power is lost.

@@ -220,6 +220,45 @@ impl Tree {
             .sum()
     }
 
+    /// Copies the files at and below `path`, with their names from there on.
+    pub(super) fn branch(&self, path: &Path) -> Vec<(PathBuf, FileNode)> {
+        let under = rooted(path);
+        let files = self.files().into_iter().filter(|it| it.starts_with(&under));
+        files
+            .filter_map(|it| Some((it.clone(), self.file(self.find(&it)?)?.clone())))
+            .collect()
+    }
+
+    /// Puts these files in place of those at and below `path`. All names on the way, and all the
+    /// bytes, are durable as they are seen.
+    pub(super) fn graft(&mut self, path: &Path, branch: Vec<(PathBuf, FileNode)>) {
+        let replaced = self.branch(path);
+        for (path, _) in replaced {
+            self.remove(&path).expect("it was listed");
+        }
+        for (path, mut file) in branch {
+            let content = file.visible().to_vec();
+            file.settle(content);
+            self.create_directories_above(&path);
+            self.create_node(&path, Node::File(file))
+                .expect("what had this name was removed");
+        }
+        self.pending.clear();
+        for node in self.nodes.values_mut() {
+            if let Node::Directory(directory) = node {
+                directory.durable.clone_from(&directory.visible);
+            }
+        }
+    }
+
+    fn create_directories_above(&mut self, path: &Path) {
+        let above = path.parent().map(rooted).unwrap_or_default();
+        if self.find(&above).is_none() {
+            self.create_directories_above(&above);
+            self.create_directory(&above).expect("it was not there");
+        }
+    }
+
     /// Forgets nodes that no name leads to.
     pub(super) fn forget_nameless(&mut self) {
         let mut named = BTreeSet::new();
@@ -284,6 +323,14 @@ fn not_found(path: &Path) -> DiskError {
 
 fn length_of(file: &FileNode) -> u64 {
     u64::try_from(file.visible().len()).expect("a file in memory is shorter than 2^64 bytes")
+}
+
+/// The path as the lists of files have it.
+fn rooted(path: &Path) -> PathBuf {
+    let names = names(path);
+    std::iter::once("/")
+        .chain(names.iter().map(String::as_str))
+        .collect()
 }
 
 fn names(path: &Path) -> Vec<String> {

@@ -123,6 +123,87 @@ fn a_misdirected_write_is_seen_where_it_belongs_and_found_elsewhere_after_power_
 }
 
 #[test]
+fn a_write_that_lands_in_another_file_spoils_that_one_on_the_medium() {
+    let (disk, file) = disk_with("/f", b"01234567");
+    let other = Path::new("/g");
+    disk.write_new_atomic(other, b"another file", Access::Shared)
+        .unwrap();
+    disk.misdirect_write_to(disk.ops() + 1, other, 10);
+    file.write_all_at(&[b"abcd"], 0).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(disk.contents("/f"), b"abcd4567");
+    assert_eq!(disk.contents(other), b"another file");
+    let found = disk.crash(CrashMode::LoseUnsynced);
+    assert_eq!(found.contents("/f"), b"01234567");
+    assert_eq!(found.contents(other), b"another fiab");
+}
+
+#[test]
+fn a_failed_read_fails_once_and_changes_nothing() {
+    let (disk, file) = disk_with("/f", b"0123");
+    let reads = disk.reads();
+    disk.fail_read_at(reads + 2);
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 1).unwrap();
+    let failed = file.map(4).unwrap_err();
+    assert!(matches!(failed, DiskError::Io { source, .. } if source.raw_os_error() == Some(5)));
+    disk.fail_read_at(0);
+    let failed = file.read_exact_at(&mut byte, 1).unwrap_err();
+    assert!(matches!(failed, DiskError::Io { source, .. } if source.raw_os_error() == Some(5)));
+    assert_eq!(file.map(4).unwrap(), b"0123".as_slice());
+    assert_eq!(disk.reads(), reads + 4);
+}
+
+#[test]
+fn a_failed_change_of_names_fails_once_and_changes_nothing() {
+    let (disk, _file) = disk_with("/f", b"old");
+    let (f, g) = (Path::new("/f"), Path::new("/g"));
+    let changes: [&dyn Fn() -> Result<(), DiskError>; 5] = [
+        &|| disk.create(g, Access::Shared).map(drop),
+        &|| disk.create_dir(g),
+        &|| disk.rename(f, g),
+        &|| disk.remove(f),
+        &|| disk.lock(g).map(drop),
+    ];
+    for change in changes {
+        disk.fail_names_at(0);
+        assert!(matches!(change(), Err(DiskError::Io { .. })));
+        assert_eq!(disk.files(), [PathBuf::from("/f")]);
+    }
+    disk.rename(f, g).unwrap();
+}
+
+#[test]
+fn while_a_disk_has_no_space_for_anything_everything_that_changes_it_is_refused() {
+    let (disk, file) = disk_with("/f", b"old");
+    let (f, g) = (Path::new("/f"), Path::new("/g"));
+    file.write_all_at(&[b"unsynced"], 0).unwrap();
+    let ops = disk.ops();
+    disk.fill_during(ops + 1..ops + 9);
+    let refused = [
+        file.sync_data(),
+        disk.sync_dir(Path::new("/")),
+        file.set_bytes(1),
+        disk.create(g, Access::Shared).map(drop),
+        disk.create_dir(g),
+        disk.rename(f, g),
+        disk.remove(f),
+        file.write_all_at(&[b"new"], 0),
+    ];
+    for result in refused {
+        assert!(matches!(result, Err(DiskError::Full { .. })), "{result:?}");
+    }
+    file.write_all_at(&[b"new"], 0).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(disk.contents(f), b"newynced");
+    let found = disk.crash(CrashMode::KeepUnsynced);
+    assert_eq!(found.files(), [f]);
+    let durable = found.contents(f);
+    assert!(durable.starts_with(b"new"), "what was given up is gone");
+    assert!(!durable.ends_with(b"ynced"), "what was given up is gone");
+}
+
+#[test]
 fn a_full_disk_takes_what_fits_and_overwriting_needs_no_space() {
     let (disk, file) = disk_with("/f", b"1234");
     disk.set_space_bytes(Some(6));

@@ -4,6 +4,7 @@
 mod bytes;
 mod conformance;
 mod faults;
+mod lies;
 mod model;
 mod names;
 mod processes;

@@ -82,3 +82,37 @@ fn a_snapshot_is_a_durable_copy_that_goes_its_own_way() {
     assert_eq!(copy.crash(CrashMode::LoseUnsynced).contents("/f"), b"new");
     assert_eq!(disk.contents("/f"), b"xxx");
 }
+
+#[test]
+fn a_graft_puts_a_part_of_another_disk_in_place_durably_and_leaves_the_rest() {
+    let write = |disk: &SimulatedDisk, path: &str, content: &[u8]| {
+        disk.create_dir_all(Path::new(path).parent().unwrap())
+            .unwrap();
+        disk.write_new_atomic(Path::new(path), content, Access::Shared)
+            .unwrap();
+    };
+    let (disk, copy) = (SimulatedDisk::new(1), SimulatedDisk::new(2));
+    for (path, content) in [("/db/a", b"1"), ("/db/log/0", b"2"), ("/db/log/1", b"3")] {
+        write(&disk, path, content);
+    }
+    for (path, content) in [
+        ("/db/a", b"4"),
+        ("/db/log/0", b"5"),
+        ("/db/log/sub/2", b"6"),
+    ] {
+        write(&copy, path, content);
+    }
+    disk.graft("/db/log", &copy);
+    let found = disk.crash(CrashMode::LoseUnsynced);
+    let contents = found.files().into_iter().map(|path| {
+        let content = String::from_utf8(found.contents(&path)).unwrap();
+        format!("{}={content}", path.display())
+    });
+    let expected = ["/db/a=1", "/db/log/0=5", "/db/log/sub/2=6"];
+    assert_eq!(contents.collect::<Vec<_>>(), expected);
+    // A file alone is a branch too, and so is nothing.
+    found.graft("/db/a", &copy);
+    assert_eq!(found.contents("/db/a"), b"4");
+    found.graft("/db/a", &SimulatedDisk::new(3));
+    assert_eq!(found.files().len(), 2);
+}

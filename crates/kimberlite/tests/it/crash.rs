@@ -7,11 +7,8 @@
 //! would leave it. Every byte that was ever written to a segment is observed, so that what was
 //! sealed and thrown away counts too.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
 use kimberlite::{Database, Error, ErrorKind, ExpectedVersion};
-use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
+use kimberlite_testkit::{CrashMode, NonceLedger, Rng, SimulatedDisk};
 
 use crate::support::{builder, contents, event};
 
@@ -120,100 +117,14 @@ fn a_failed_sync_is_an_unknown_outcome_and_reopening_shows_only_what_stays() {
     assert!(failed > 20, "the failed syncs were met");
 }
 
-/// What was sealed with each counter of each key session, ever.
-#[derive(Default)]
-struct Ledger {
-    sealed: HashMap<([u8; 32], u32), Vec<u8>>,
-    sessions: HashMap<u64, [u8; 32]>,
-    repeated: bool,
-}
-
-const FRAME_HEADER_BYTES: usize = 112;
-const KEY_SESSION: u8 = 3;
-
-impl Ledger {
-    /// Reads frames as docs/format.md has them, independently of the storage crate.
-    fn observe(&mut self, mut bytes: &[u8]) {
-        while bytes.len() >= FRAME_HEADER_BYTES && bytes.starts_with(b"KFRM") {
-            let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().unwrap());
-            let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
-            let length = usize::try_from(u32_at(8)).unwrap();
-            // Of a write that was cut short the last frame is not whole.
-            if length > bytes.len() {
-                return;
-            }
-            let (kind, encrypted) = (bytes[16], bytes[17] & 1 != 0);
-            let count = usize::from(u16::from_le_bytes([bytes[18], bytes[19]]));
-            let (counter, base, session) = (u32_at(20), u64_at(24), u64_at(56));
-            let payloads = &bytes[FRAME_HEADER_BYTES + 8 * count..length];
-            let mut start = 0;
-            for index in 0..count {
-                let end = usize::try_from(u32_at(FRAME_HEADER_BYTES + 8 * index)).unwrap();
-                let payload = &payloads[start..end];
-                start = end;
-                if kind == KEY_SESSION {
-                    // Later timelines may reuse the position for another session.
-                    self.sessions
-                        .insert(base, *payload[56..].first_chunk().unwrap());
-                } else if encrypted {
-                    let key = self.sessions[&session];
-                    let counter = counter + u32::try_from(index).unwrap();
-                    let before = self.sealed.insert((key, counter), payload.to_vec());
-                    self.repeated |= before.is_some_and(|before| before != payload);
-                }
-            }
-            bytes = &bytes[length.next_multiple_of(8).min(bytes.len())..];
-        }
-    }
-}
-
-#[test]
-fn the_ledger_sees_a_counter_that_seals_twice() {
-    let frame = |payload: &[u8], kind: u8, counter: u32| {
-        let mut bytes = vec![0; FRAME_HEADER_BYTES + 8];
-        bytes[..4].copy_from_slice(b"KFRM");
-        let length = u32::try_from(bytes.len() + payload.len()).unwrap();
-        bytes[8..12].copy_from_slice(&length.to_le_bytes());
-        (bytes[16], bytes[17], bytes[18]) = (kind, u8::from(kind != KEY_SESSION), 1);
-        bytes[20..24].copy_from_slice(&counter.to_le_bytes());
-        let end = u32::try_from(payload.len()).unwrap().to_le_bytes();
-        bytes[FRAME_HEADER_BYTES..][..4].copy_from_slice(&end);
-        bytes.extend_from_slice(payload);
-        bytes
-    };
-    let mut ledger = Ledger::default();
-    ledger.observe(&frame(&[1; 120], KEY_SESSION, 0));
-    ledger.observe(&frame(b"one", 4, 0));
-    ledger.observe(&frame(b"two", 4, 1));
-    // Written again after an unclean end, which is no second sealing.
-    ledger.observe(&frame(b"two", 4, 1));
-    assert!(!ledger.repeated);
-    ledger.observe(&frame(b"another", 4, 1));
-    assert!(ledger.repeated);
-}
-
 #[test]
 fn a_key_and_nonce_never_repeat_over_thousands_of_histories() {
     let mut sealed = 0;
     for seed in 0..2000_u64 {
         let mut rng = Rng::new(seed);
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let ledger = NonceLedger::new();
         let mut disk = SimulatedDisk::new(seed);
-        let observed = Arc::clone(&ledger);
-        disk.set_write_observer(Arc::new(move |path, _, bytes| {
-            if path
-                .extension()
-                .is_some_and(|extension| extension != "tail")
-            {
-                // Copies of discarded tails are left out: they hold what was seen already, torn. A segment's first write holds its header page and its first frame.
-                let frames = if bytes.starts_with(b"KIMBSEG1") {
-                    &bytes[4096..]
-                } else {
-                    bytes
-                };
-                observed.lock().unwrap().observe(frames);
-            }
-        }));
+        ledger.watch(&disk);
         let copy_after = rng.below(4);
         let mut copy = None;
         for life in 0..4_u64 {
@@ -237,12 +148,11 @@ fn a_key_and_nonce_never_repeat_over_thousands_of_histories() {
             });
             disk = disk.crash(CrashMode::Mixed(rng.next_u64()));
         }
-        let ledger = ledger.lock().unwrap();
         assert!(
-            !ledger.repeated,
+            !ledger.is_repeated(),
             "seed {seed}: a counter sealed two plaintexts under one key"
         );
-        sealed += ledger.sealed.len();
+        sealed += ledger.len();
     }
     assert!(sealed > 20_000, "only {sealed} sealings were seen");
 }
@@ -253,19 +163,9 @@ fn a_key_and_nonce_never_repeat_after_a_backup_is_restored() {
     let mut sealed = 0;
     for seed in 0..150_u64 {
         let mut rng = Rng::new(seed);
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let ledger = NonceLedger::new();
         let mut disk = SimulatedDisk::new(seed);
-        let observed = Arc::clone(&ledger);
-        disk.set_write_observer(Arc::new(move |path, _, bytes| {
-            let kept = path
-                .extension()
-                .is_some_and(|extension| extension == "tail");
-            let frames = bytes.strip_prefix(b"KIMBSEG1");
-            let frames = frames.map_or(Some(bytes), |rest| rest.get(4096 - 8..));
-            if let Some(frames) = frames.filter(|_| !kept) {
-                observed.lock().unwrap().observe(frames);
-            }
-        }));
+        ledger.watch(&disk);
         let backup = std::path::Path::new("/backup");
         let append = |db: &Database, life: u64| {
             let stream = db.tenant("t")?.stream("s")?;
@@ -292,9 +192,8 @@ fn a_key_and_nonce_never_repeat_after_a_backup_is_restored() {
             let _ = opened.and_then(|db| append(&db, 10 + life));
             disk = disk.crash(CrashMode::Mixed(rng.next_u64()));
         }
-        let ledger = ledger.lock().unwrap();
-        assert!(!ledger.repeated, "seed {seed}");
-        sealed += ledger.sealed.len();
+        assert!(!ledger.is_repeated(), "seed {seed}");
+        sealed += ledger.len();
     }
     assert!(sealed > 4_000, "only {sealed} sealings were seen");
 }
