@@ -46,7 +46,8 @@ impl NonceLedger {
         let ledger = self.clone();
         disk.set_write_observer(Arc::new(move |path, _, bytes| {
             // What was cut off the end of a log is kept in a file: it was seen already, and is torn.
-            if path.extension().is_none_or(|extension| extension != "tail") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !name.contains(".tail") {
                 ledger.observe(path, bytes);
             }
         }));

@@ -116,7 +116,7 @@ impl SimulatedDisk {
     }
 
     /// Fails the first write or change of length from operation number `op` on, once. Some part
-    /// of a failed write, from its start, is written all the same.
+    /// of a failed write, from its start up to the end of a sector, is written all the same.
     pub fn fail_write_at(&self, op: u64) {
         self.core().fail_write_at = Some(op);
     }

@@ -7,7 +7,7 @@
 
 use kimberlite_disk::WriteMode;
 use kimberlite_storage::{Durability, StorageError, TailDiscarded, log_exists};
-use kimberlite_testkit::{CrashMode, Rng, SECTOR_BYTES, SimulatedDisk};
+use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
 use kimberlite_types::Position;
 
 use crate::rig::{self, Group, Rig, dir, one};
@@ -219,11 +219,8 @@ fn what_a_reopened_log_shows_after_a_kill_survives_a_power_loss_right_then() {
             let disk = SimulatedDisk::new(op);
             disk.crash_after(op);
             let run = run(&disk, mode);
-            let cached = disk.process_kill();
-            if !cut_in_a_sector(&run, &cached) {
-                let why = format!("{mode:?}: kill in operation {op}");
-                shown_records_last(&run, &cached, &why);
-            }
+            let why = format!("{mode:?}: kill in operation {op}");
+            shown_records_last(&run, &disk.process_kill(), &why);
         }
     }
 }
@@ -238,7 +235,6 @@ fn a_failed_write_or_sync_leaves_a_log_whose_shown_records_last() {
 fn fail_at_any_operation(mode: WriteMode) {
     let counted = SimulatedDisk::new(1);
     run(&counted, mode);
-    let mut cut = 0;
     for op in 1..=counted.ops() {
         for sync in [true, false] {
             let disk = SimulatedDisk::new(op);
@@ -249,28 +245,9 @@ fn fail_at_any_operation(mode: WriteMode) {
             }
             let run = run(&disk, mode);
             let why = format!("{mode:?}: operation {op} fails, as a sync: {sync}");
-            let cached = disk.process_kill();
-            if cut_in_a_sector(&run, &cached) {
-                assert!(!sync);
-                cut += 1;
-            } else {
-                shown_records_last(&run, &cached, &why);
-            }
+            shown_records_last(&run, &disk.process_kill(), &why);
         }
     }
-    assert!(cut < counted.ops() / 2, "{cut} writes were cut in a sector");
-}
-
-/// Whether the simulated disk cut a write in the middle of a sector. Page caches cut at pages, and
-/// such a cut looks like rot: it is refused, and nothing is lost.
-fn cut_in_a_sector(run: &Run, cached: &SimulatedDisk) -> bool {
-    let Err(StorageError::Corrupt(damage)) = Rig::open(&cached.twin(), 4) else {
-        return false;
-    };
-    assert!(damage.position.get() >= run.acknowledged);
-    let bytes = cached.contents(dir().join("log").join(&damage.segment));
-    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap() + 1;
-    end % SECTOR_BYTES != 0
 }
 
 /// Opens a log beside a page cache that may hold what the disk does not.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kimberlite_disk::DiskError;
 
-use super::node::{Change, FILE_BYTES_MAX, FileNode};
+use super::node::{Change, FILE_BYTES_MAX, FileNode, SECTOR_BYTES};
 use super::tree::NodeId;
 use super::{Lie, SyncObserver, Tree, WriteObserver};
 use crate::Rng;
@@ -162,7 +162,7 @@ impl Core {
         match self.begin(Operation::Write) {
             Turn::Succeeds => {}
             Turn::Fails(errno) => {
-                let part = self.rng.index(bytes.len() + 1);
+                let part = self.part_of(start, bytes.len());
                 self.write_part(node, start, &bytes[..part]);
                 return Err(failed(path, "write", errno));
             }
@@ -332,6 +332,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// How many bytes, from its start, there are of a write that did not end: up to the end of a sector,
+    /// since the system copies whole pages.
+    pub(super) fn part_of(&mut self, offset: usize, length: usize) -> usize {
+        let end = offset + length;
+        let ends = (offset..end).filter(|at| at.is_multiple_of(SECTOR_BYTES));
+        let ends = ends.chain([offset, end]).collect::<Vec<_>>();
+        self.rng.choose(&ends).map_or(0, |at| at - offset)
     }
 
     /// Writes what there is of a write, which does not even grow the file when there is nothing.

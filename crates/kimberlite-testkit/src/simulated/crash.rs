@@ -36,17 +36,12 @@ impl Core {
     }
 
     /// The disk after a kill: the page cache stays, with all that is not durable in it. Of a write
-    /// under way a prefix has happened, up to the end of a sector: the system copies whole pages.
+    /// under way a part has happened.
     pub(super) fn after_process_kill(&mut self) -> Self {
         let mut tree = self.tree.clone();
-        if let Some(cut) = &self.cut_write
-            && let Some(file) = tree.file_mut(cut.node)
-        {
-            let end = cut.offset + cut.bytes.len();
-            let ends = (cut.offset..end).filter(|at| at.is_multiple_of(SECTOR_BYTES));
-            let ends = ends.chain([cut.offset, end]).collect::<Vec<_>>();
-            let part = self.rng.choose(&ends).map_or(0, |at| at - cut.offset);
-            if part > 0 {
+        if let Some(cut) = self.cut_write.clone() {
+            let part = self.part_of(cut.offset, cut.bytes.len());
+            if let Some(file) = tree.file_mut(cut.node).filter(|_| part > 0) {
                 file.change(Change::Write {
                     offset: cut.offset,
                     bytes: cut.bytes[..part].into(),
