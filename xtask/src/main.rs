@@ -19,6 +19,7 @@ mod fuzz;
 mod kill_test;
 mod metadata;
 mod model;
+mod simulate;
 mod tidy;
 
 /// Chores of the Kimberlite workspace.
@@ -43,6 +44,8 @@ enum Chore {
     KillTest(kill_test::Options),
     /// Tries many orders of threads on what appends wait by, with shuttle in place of the system.
     Model(model::Options),
+    /// Runs seeded histories of databases on a disk that fails, in release.
+    Simulate(simulate::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::KillTest(options) => kill_test::run(&root, &options),
         Chore::Model(options) => model::run(&root, &options),
+        Chore::Simulate(options) => simulate::run(&root, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

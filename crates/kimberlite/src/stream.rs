@@ -49,7 +49,8 @@ impl Stream {
     ///   where `expected` says. Nothing was appended.
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput),
     ///   [`ErrorKind::Rejected`](crate::ErrorKind::Rejected),
-    ///   [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull): nothing was appended.
+    ///   [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull),
+    ///   [`ErrorKind::Io`](crate::ErrorKind::Io): nothing was appended.
     /// * [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): a write or sync failed;
     ///   reopen the database to see whether the events are there.
     pub fn append(&self, expected: ExpectedVersion, events: &[Event]) -> Result<Receipt, Error> {

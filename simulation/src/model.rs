@@ -1,0 +1,131 @@
+//! What a tenant must hold: the appends in their order, and what is known of each.
+
+use kimberlite::Event;
+
+/// What is known of an append. In a tenant's list they come in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It was acknowledged, and must survive power loss.
+    Durable,
+    /// It was acknowledged by a writer that had not synced yet: it must survive a kill.
+    Written,
+    /// It failed without a word about its outcome: it may be there, whole.
+    Unknown,
+}
+
+/// Where the first event of an append stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) position: u64,
+    pub(crate) offset: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Append {
+    pub(crate) stream: &'static str,
+    pub(crate) events: Vec<Event>,
+    /// None while the outcome is unknown.
+    pub(crate) place: Option<Place>,
+    pub(crate) standing: Standing,
+}
+
+/// One event of an append, and its place where that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected<'a> {
+    pub(crate) event: &'a Event,
+    pub(crate) place: Option<Place>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TenantModel {
+    pub(crate) appends: Vec<Append>,
+    /// The first so many appends lie below a watermark: nothing may cut them away.
+    pub(crate) marked: usize,
+    /// The newest checkpoint that was acknowledged has at least this size.
+    pub(crate) checkpoint_size: u64,
+    /// Since the log was opened last nothing happened that loses what was written.
+    pub(crate) kept: bool,
+    /// It was closed without an error, and not opened since.
+    pub(crate) closed: bool,
+}
+
+impl Append {
+    pub(crate) fn expected(&self) -> impl Iterator<Item = Expected<'_>> {
+        self.events.iter().zip(0..).map(|(event, nth)| Expected {
+            event,
+            place: self.place.map(|place| Place {
+                position: place.position + nth,
+                offset: place.offset + nth,
+            }),
+        })
+    }
+}
+
+impl TenantModel {
+    /// Adds an append, ahead of those that failed: none of them can have been written before it.
+    pub(crate) fn push(&mut self, append: Append) {
+        debug_assert!(
+            self.appends
+                .last()
+                .is_none_or(|last| last.standing <= append.standing),
+            "nothing is acknowledged behind an unknown outcome"
+        );
+        self.appends.push(append);
+    }
+
+    /// What readers of a writer see: what was acknowledged.
+    pub(crate) fn visible(&self) -> impl Iterator<Item = &Append> {
+        let known = |append: &&Append| append.standing != Standing::Unknown;
+        self.appends.iter().filter(known)
+    }
+
+    pub(crate) fn stream_len(&self, stream: &str) -> u64 {
+        let events = self.visible().filter(|append| append.stream == stream);
+        events.map(|append| append.events.len() as u64).sum()
+    }
+
+    /// The position after the last acknowledged event.
+    pub(crate) fn end(&self) -> u64 {
+        self.visible()
+            .filter_map(|append| Some(append.place?.position + append.events.len() as u64))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How many appends must be found.
+    pub(crate) fn required(&self) -> usize {
+        let is_required = |append: &&Append| match append.standing {
+            Standing::Durable => true,
+            Standing::Written => self.kept,
+            Standing::Unknown => false,
+        };
+        self.appends.iter().filter(is_required).count()
+    }
+
+    /// Everything that was acknowledged has been synced.
+    pub(crate) fn synced(&mut self) {
+        for append in &mut self.appends {
+            if append.standing == Standing::Written {
+                append.standing = Standing::Durable;
+            }
+        }
+    }
+
+    /// The log says that what was acknowledged has been synced.
+    pub(crate) fn mark(&mut self) {
+        self.synced();
+        self.marked = self.visible().count();
+    }
+
+    /// The first `count` appends were found, and no others: what a writer found when it opened the
+    /// log is durable.
+    pub(crate) fn adopt(&mut self, count: usize) {
+        self.appends.truncate(count);
+        for append in &mut self.appends {
+            append.standing = Standing::Durable;
+        }
+        self.marked = count;
+        self.kept = true;
+        self.closed = false;
+    }
+}

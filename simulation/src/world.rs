@@ -1,0 +1,151 @@
+//! The database, its disk, and all that is known about it.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::Arc;
+
+use kimberlite::{Database, DatabaseBuilder, Encryption, Error, ErrorKind, SyncPolicy};
+use kimberlite_testkit::{Lie, NonceLedger, Rng, SimulatedDisk};
+
+use crate::environment::{JumpingClock, SeededEntropy};
+use crate::model::TenantModel;
+use crate::trace::Trace;
+
+pub(crate) const DIRECTORY: &str = "/db";
+pub(crate) const TENANTS: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// What a step came to; the error says which promise was broken.
+pub(crate) type Checked<T = ()> = Result<T, String>;
+
+/// A fault that a history must find, planted to prove the harness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// The disk lies once in so many chances.
+    Lie(Lie, u64),
+    /// Every process draws the same random bytes.
+    RepeatedEntropy,
+}
+
+/// A copy of the directory, and what must be in it.
+#[derive(Debug)]
+pub(crate) struct DirectoryCopy {
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) tenants: BTreeMap<&'static str, TenantModel>,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) clock: Arc<JumpingClock>,
+    pub(crate) ledger: NonceLedger,
+    pub(crate) tenants: BTreeMap<&'static str, TenantModel>,
+    pub(crate) trace: Trace,
+    pub(crate) copy: Option<DirectoryCopy>,
+    /// A fault was planned since the process began: its operations may fail.
+    pub(crate) faulty: bool,
+    /// Events are large, so that there are several segments.
+    pub(crate) large: bool,
+    /// Makes every event another one.
+    pub(crate) numbered: u64,
+    canary: Option<Canary>,
+}
+
+/// A process with the database open.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) db: Database,
+    pub(crate) policy: SyncPolicy,
+    /// The tenants that were opened, and are what the model says.
+    pub(crate) open: Vec<&'static str>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, canary: Option<Canary>) -> Self {
+        let mut rng = Rng::new(seed);
+        let disk = SimulatedDisk::new(rng.next_u64());
+        let ledger = NonceLedger::new();
+        ledger.watch(&disk);
+        if let Some(Canary::Lie(lie, one_in)) = canary {
+            disk.tell_lies(lie, one_in);
+        }
+        let large = rng.chance(1, 12);
+        Self {
+            rng,
+            disk,
+            clock: JumpingClock::new(),
+            ledger,
+            tenants: BTreeMap::new(),
+            trace: Trace::default(),
+            copy: None,
+            faulty: false,
+            large,
+            numbered: 0,
+            canary,
+        }
+    }
+
+    pub(crate) fn note(&mut self, line: impl Into<String>) {
+        self.trace.note(line.into());
+    }
+
+    /// Options of the next process on `disk`.
+    pub(crate) fn builder(&mut self, disk: &SimulatedDisk) -> DatabaseBuilder {
+        let seed = match self.canary {
+            Some(Canary::RepeatedEntropy) => 7,
+            Some(Canary::Lie(..)) | None => self.rng.next_u64(),
+        };
+        let encryptions = [
+            Encryption::On,
+            Encryption::On,
+            Encryption::WithoutCommitment,
+            Encryption::Off,
+        ];
+        let encryption = self.rng.choose(&encryptions).copied().unwrap_or_default();
+        let tail = self.rng.choose(&[0, 4 << 10, 4 << 20]).copied();
+        Database::builder(DIRECTORY)
+            .disk(Arc::new(disk.clone()))
+            .clock(Arc::clone(&self.clock) as Arc<dyn kimberlite::Clock>)
+            .entropy(SeededEntropy::new(seed))
+            .background(false)
+            .encryption(encryption)
+            .tail_bytes_max(tail.unwrap_or(0))
+    }
+
+    pub(crate) fn model(&mut self, tenant: &'static str) -> &mut TenantModel {
+        self.tenants.entry(tenant).or_default()
+    }
+
+    /// Takes what a call came to. An error is a broken promise unless a fault explains it.
+    pub(crate) fn expect<T>(&mut self, what: &str, came: Result<T, Error>) -> Checked<Option<T>> {
+        match came {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if self.explains(&error) => {
+                self.trace.counts.errors += 1;
+                self.note(format!("{what}: {}", told(&error)));
+                Ok(None)
+            }
+            Err(error) => Err(format!("{what} failed: {}", told(&error))),
+        }
+    }
+
+    fn explains(&self, error: &Error) -> bool {
+        let of_disk = [
+            ErrorKind::Io,
+            ErrorKind::OutcomeUnknown,
+            ErrorKind::DiskFull,
+        ];
+        (self.faulty || self.disk.is_dead()) && of_disk.contains(&error.kind())
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn told(error: &Error) -> String {
+    let mut text = format!("{:?}, {error}", error.kind());
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
