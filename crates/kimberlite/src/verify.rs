@@ -5,7 +5,7 @@ use kimberlite_storage::{Damage, VerifiedLog, VerifyProgress};
 use kimberlite_types::{ChainHash, Position, RootHash};
 
 use crate::checkpoint::Checkpoint;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::tenant::{Tenant, TenantInner};
 
 /// What a verification found.
@@ -112,6 +112,8 @@ impl Tenant {
         for (size, signed) in checkpoints {
             let signed = match signed {
                 Ok(signed) => signed,
+                // A file that cannot be read now says nothing about the data.
+                Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
                 Err(error) => {
                     findings.push(Finding::at(size, error.to_string()));
                     continue;

@@ -239,3 +239,26 @@ fn a_note_that_is_far_too_long_is_passed_over() {
     assert_eq!(latest.unwrap().size(), size);
     assert_eq!(db.tenant("t").unwrap().verify().unwrap().findings.len(), 1);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_now_is_an_error_of_the_disk_and_never_a_finding() {
+    let disk = SimulatedDisk::new(1);
+    written(&disk);
+    let db = builder(&disk, 2).read_only(true).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let before = disk.reads();
+    assert!(tenant.verify().unwrap().is_sound());
+    let reads = disk.reads() - before;
+    let mut failed = 0;
+    for nth in 1..=reads {
+        disk.fail_read_at(disk.reads() + nth);
+        match tenant.verify() {
+            Ok(report) => assert!(report.is_sound(), "read {nth}: {:?}", report.findings),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "read {nth}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed >= 3, "two notes and a segment: {failed} of {reads}");
+}
