@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 mod clinic;
 mod examples;
+mod faults;
 mod fuzz;
 mod kill_test;
 mod metadata;
@@ -44,6 +45,9 @@ enum Chore {
     KillTest(kill_test::Options),
     /// Tries many orders of threads on what appends wait by, with shuttle in place of the system.
     Model(model::Options),
+    /// Makes a real disk fail under a writer (needs root, or strace), and checks that nothing
+    /// acknowledged is lost.
+    Faults(faults::Options),
     /// Runs seeded histories of databases on a disk that fails, in release.
     Simulate(simulate::Options),
 }
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::KillTest(options) => kill_test::run(&root, &options),
         Chore::Model(options) => model::run(&root, &options),
+        Chore::Faults(options) => faults::run(&root, &options),
         Chore::Simulate(options) => simulate::run(&root, &options),
     };
     match outcome {

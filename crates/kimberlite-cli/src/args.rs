@@ -84,6 +84,8 @@ pub(crate) enum Command {
     },
     #[command(hide = true)]
     DemoWriter { dir: PathBuf },
+    #[command(hide = true)]
+    DemoCheck { dir: PathBuf },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -46,6 +46,7 @@ fn run(args: &Args, output: &Output) -> Result<ExitCode, Failure> {
         Command::Checkpoint(tenant) => commands::survey::checkpoint(db, tenant, output),
         Command::Demo(demo) => commands::demo::run(demo, output),
         Command::DemoWriter { dir } => commands::kill::writer(dir),
+        Command::DemoCheck { dir } => commands::kill::check_left(dir),
         Command::KillTest { rounds, seed } => commands::kill::kill_test(*rounds, *seed, output),
         Command::Completions { shell } => {
             let mut command = <Args as clap::CommandFactory>::command();

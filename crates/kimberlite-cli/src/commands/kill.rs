@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use kimberlite::{Database, Event, ExpectedVersion, Position};
+use kimberlite::{Database, Error, Event, ExpectedVersion, Position, Stream};
 use serde_json::json;
 
 use crate::exit::Failure;
@@ -127,7 +127,13 @@ pub(crate) fn writer(dir: &Path) -> Result<ExitCode, Failure> {
     loop {
         let count = 1 + number % 3;
         let events = (number..number + count).map(|n| Event::new("number", n.to_string()));
-        let receipt = stream.append(ExpectedVersion::Any, &events.collect::<Vec<_>>())?;
+        let receipt = match stream.append(ExpectedVersion::Any, &events.collect::<Vec<_>>()) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tell_failure(&stream, &error)?;
+                return Err(error.into());
+            }
+        };
         let mut out = std::io::stdout().lock();
         for nth in 0..count {
             let position = receipt.first_position().get() + nth;
@@ -139,6 +145,25 @@ pub(crate) fn writer(dir: &Path) -> Result<ExitCode, Failure> {
             tenant.checkpoint()?;
         }
     }
+}
+
+/// Says what an append came to that failed, and what the next one comes to, for whoever made it fail.
+fn tell_failure(stream: &Stream, error: &Error) -> Result<(), Failure> {
+    let again = stream.append(ExpectedVersion::Any, &[Event::new("number", "again")]);
+    let again = match again {
+        Ok(_) => "acknowledged".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    };
+    let told = writeln!(std::io::stdout(), "failed {:?} {again}", error.kind());
+    told.map_err(Failure::Output)
+}
+
+/// Checks what a writer left, whose lines come on standard input.
+pub(crate) fn check_left(dir: &Path) -> Result<ExitCode, Failure> {
+    let lines = std::io::stdin().lines().map_while(Result::ok);
+    let acknowledged = lines.filter_map(|line| parse(&line)).collect::<Vec<_>>();
+    check(dir, &acknowledged)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Kills a writer `rounds` times on one database, each time at another moment.
