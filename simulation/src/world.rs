@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
 
-use kimberlite::{Database, DatabaseBuilder, Encryption, Error, ErrorKind, SyncPolicy};
+use kimberlite::{Database, DatabaseBuilder, Encryption, Error, ErrorKind, SyncPolicy, WriteMode};
 use kimberlite_testkit::{Lie, NonceLedger, Rng, SimulatedDisk};
 
 use crate::environment::{JumpingClock, SeededEntropy};
@@ -46,6 +46,7 @@ pub(crate) struct World {
     pub(crate) faulty: bool,
     /// Events are large, so that there are several segments.
     pub(crate) large: bool,
+    write_mode: WriteMode,
     /// Makes every event another one.
     pub(crate) numbered: u64,
     canary: Option<Canary>,
@@ -65,7 +66,13 @@ impl World {
         let mut rng = Rng::new(seed);
         let disk = SimulatedDisk::new(rng.next_u64());
         let ledger = NonceLedger::new();
-        ledger.watch(&disk);
+        // Direct writes are of whole blocks, in which the ledger does not find the frames.
+        let write_mode = if canary.is_none() && rng.chance(1, 4) {
+            WriteMode::Direct
+        } else {
+            ledger.watch(&disk);
+            WriteMode::Buffered
+        };
         if let Some(Canary::Lie(lie, one_in)) = canary {
             disk.tell_lies(lie, one_in);
         }
@@ -80,6 +87,7 @@ impl World {
             copy: None,
             faulty: false,
             large,
+            write_mode,
             numbered: 0,
             canary,
         }
@@ -108,6 +116,7 @@ impl World {
             .clock(Arc::clone(&self.clock) as Arc<dyn kimberlite::Clock>)
             .entropy(SeededEntropy::new(seed))
             .background(false)
+            .write_mode(self.write_mode)
             .encryption(encryption)
             .tail_bytes_max(tail.unwrap_or(0))
     }
