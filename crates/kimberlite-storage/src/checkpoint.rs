@@ -130,7 +130,7 @@ impl Witness {
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
     pub(crate) disk: Arc<dyn Disk>,
-    tenant_dir: PathBuf,
+    pub(crate) tenant_dir: PathBuf,
 }
 
 impl CheckpointStore {

@@ -35,6 +35,7 @@ use kimberlite_types::{ChainHash, LogId, Position, Timestamp, limits};
 use crate::checkpoint::CheckpointStore;
 use crate::error::StorageError;
 use crate::frame::Reader;
+use crate::open::segment_files;
 use crate::segment::{ClosedExtent, FRAMES_AT, SEGMENT_BYTES_LIMIT};
 
 const MAGIC: [u8; 8] = *b"KIMBSNP1";
@@ -227,14 +228,18 @@ impl CheckpointStore {
         self.sizes_of(".snapshot")
     }
 
-    /// Reads the bytes of a snapshot.
+    /// Reads the bytes of a snapshot. One that has more than the log's segments is none: it says what
+    /// they say, in fewer bytes.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Disk`] when they cannot be read.
+    /// [`StorageError::Disk`] when they cannot be read, or are too many.
     pub fn snapshot(&self, position: Position) -> Result<Bytes, StorageError> {
         let path = self.path(position, "snapshot");
-        Ok(self.disk.read(&path, SNAPSHOT_BYTES_MAX)?.into())
+        let segments = segment_files(self.disk.as_ref(), &self.tenant_dir.join("log"))?;
+        let bytes_max = segments.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let bytes = self.disk.read(&path, bytes_max.min(SNAPSHOT_BYTES_MAX))?;
+        Ok(bytes.into())
     }
 
     /// Stores a snapshot, and once it is durable removes all others. One that would be too large to

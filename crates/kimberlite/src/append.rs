@@ -34,9 +34,10 @@ pub enum Ack {
     ///
     /// Under [`SyncPolicy::OnFlush`] the append has everything synced up to itself.
     Durable,
-    /// When its events are written in their place, before they are durable. Power loss may take the
-    /// newest of them, in order from the end; the order itself and what stands before are never at
-    /// risk. Readers see the events once they are durable.
+    /// When its events are written in their place, before they are durable. Power loss, and under
+    /// [`WriteMode::Direct`](crate::WriteMode::Direct) the end of the process, may take the newest of
+    /// them, in order from the end; the order itself and what stands before are never at risk. Readers
+    /// see the events once they are durable.
     ///
     /// Under [`SyncPolicy::GroupCommit`] their sync begins within `max_delay`, under
     /// [`SyncPolicy::EveryBatch`] at once, as soon as the sync before has ended; [`Receipt::last_position`] is

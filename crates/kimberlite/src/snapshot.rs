@@ -162,8 +162,8 @@ impl Start {
     pub(crate) fn find(checkpoints: &Checkpoints, log_id: LogId) -> Option<Self> {
         let store = checkpoints.store();
         let usable = |position: &Position| {
-            let start = Self::read(store, checkpoints.verifier(), *position)?;
             let note = checkpoints.read(*position).ok()?;
+            let start = Self::read(store, checkpoints.verifier(), *position)?;
             let place = (start.base.log_id, start.base.chain);
             (place == (log_id, note.chain())).then_some(start)
         };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use kimberlite_crypto::{Signer, VerifierKey, internal_hash};
 use kimberlite_disk::{Access, Disk as _};
-use kimberlite_storage::{Entropy, LogSnapshot, OpenReport};
+use kimberlite_storage::{CheckpointStore, Entropy, LogSnapshot, OpenReport};
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
 use kimberlite_types::{Position, SessionId, Timestamp};
 
@@ -399,6 +399,27 @@ fn a_forged_snapshot_counts_for_nothing() {
     forged[body + 32..].fill(0);
     replace(&disk, &path, &forged);
     assert_eq!(compare(&disk, "not signed"), 0);
+}
+
+#[test]
+fn a_snapshot_that_is_larger_than_its_log_is_not_read() {
+    let disk = four_segments();
+    let path = snapshot_of(&disk);
+    let content = disk.contents(&path);
+    let segments = with_ending(&disk, "seg");
+    let log_bytes = segments.iter().map(|path| disk.contents(path).len());
+    let log_bytes = log_bytes.sum::<usize>();
+    let store = |bytes: usize| {
+        let disk = disk.snapshot();
+        let mut padded = content.clone();
+        padded.resize(bytes, 0);
+        replace(&disk, &path, &padded);
+        let store = CheckpointStore::new(Arc::new(disk), Path::new("/db/tenants/t"));
+        let position = store.snapshots().unwrap()[0];
+        store.snapshot(position).map(|bytes| bytes.len())
+    };
+    assert_eq!(store(log_bytes).unwrap(), log_bytes);
+    assert!(store(log_bytes + 1).is_err());
 }
 
 #[test]
