@@ -17,8 +17,10 @@
 #![deny(clippy::indexing_slicing)]
 
 use std::fmt;
+use std::ops::Range;
 
 use bytes::{Buf as _, Bytes};
+use kimberlite_types::SmallName;
 use kimberlite_types::limits::{DATA_BYTES_MAX, EVENT_TYPE_BYTES_MAX, METADATA_BYTES_MAX};
 
 const VERSION: u8 = 1;
@@ -35,7 +37,7 @@ pub struct EnvelopeParts<'a> {
     pub data: &'a [u8],
 }
 
-/// An envelope that was read, as slices of the payload that it was read from.
+/// An envelope that was read; metadata and data are slices of the payload that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     /// The type of the event.
@@ -46,9 +48,10 @@ pub struct Envelope {
     pub data: Bytes,
 }
 
-/// The type of an event, as a slice of its payload that is known to be UTF-8.
+/// The type of an event that was read: UTF-8 of any length up to the limit. Most are short enough to
+/// be held without allocation.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct EventTypeText(Bytes);
+pub struct EventTypeText(SmallName);
 
 /// Why bytes are not an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,8 +121,11 @@ impl Envelope {
     /// # Errors
     ///
     /// [`EnvelopeError`] when the payload is of another version or malformed.
-    pub fn decode(payload: Bytes) -> Result<Self, EnvelopeError> {
-        let mut reader = Reader { rest: payload };
+    pub fn decode(mut payload: Bytes) -> Result<Self, EnvelopeError> {
+        let mut reader = Reader {
+            bytes: &payload,
+            at: 0,
+        };
         let version = reader
             .byte()
             .ok_or(EnvelopeError::Truncated { field: "version" })?;
@@ -127,32 +133,38 @@ impl Envelope {
             return Err(EnvelopeError::Version { found: version });
         }
         let event_type = reader.field("type", EVENT_TYPE_BYTES_MAX)?;
+        let event_type = payload.get(event_type).unwrap_or_default();
         let event_type = EventTypeText::new(event_type).ok_or(EnvelopeError::EventType)?;
         let metadata = reader.field("metadata", METADATA_BYTES_MAX)?;
         let data = reader.field("data", DATA_BYTES_MAX)?;
-        if reader.rest.iter().any(|byte| *byte != 0) {
+        let padding = payload.get(data.end..).unwrap_or_default();
+        if padding.iter().any(|byte| *byte != 0) {
             return Err(EnvelopeError::Padding);
         }
+        // The data takes the payload over, and nothing is counted that is not there.
+        let metadata = if metadata.is_empty() {
+            Bytes::new()
+        } else {
+            payload.slice(metadata)
+        };
+        payload.truncate(data.end);
+        payload.advance(data.start);
         Ok(Self {
             event_type,
             metadata,
-            data,
+            data: payload,
         })
     }
 }
 
 impl EventTypeText {
-    fn new(bytes: Bytes) -> Option<Self> {
-        std::str::from_utf8(&bytes).is_ok().then_some(Self(bytes))
+    fn new(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        Some(Self(SmallName::from(text)))
     }
 
     /// Returns the text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("checked when it was made")
-    }
-
-    /// Returns the bytes of the text.
-    pub const fn as_bytes(&self) -> &Bytes {
         &self.0
     }
 }
@@ -203,13 +215,16 @@ fn push_field(buffer: &mut Vec<u8>, field: &[u8]) {
     buffer.extend_from_slice(field);
 }
 
-struct Reader {
-    rest: Bytes,
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn byte(&mut self) -> Option<u8> {
-        (!self.rest.is_empty()).then(|| self.rest.get_u8())
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
     }
 
     fn varint(&mut self, field: &'static str) -> Result<u32, EnvelopeError> {
@@ -231,7 +246,12 @@ impl Reader {
         Err(EnvelopeError::Length { field })
     }
 
-    fn field(&mut self, field: &'static str, bytes_max: usize) -> Result<Bytes, EnvelopeError> {
+    /// Passes a field over, and returns where its bytes stand.
+    fn field(
+        &mut self,
+        field: &'static str,
+        bytes_max: usize,
+    ) -> Result<Range<usize>, EnvelopeError> {
         let bytes = self.varint(field)?;
         let bytes = usize::try_from(bytes).map_err(|_| EnvelopeError::Length { field })?;
         if bytes > bytes_max {
@@ -241,10 +261,12 @@ impl Reader {
                 bytes_max,
             });
         }
-        if bytes > self.rest.len() {
+        if bytes > self.bytes.len() - self.at {
             return Err(EnvelopeError::Truncated { field });
         }
-        Ok(self.rest.split_to(bytes))
+        let start = self.at;
+        self.at += bytes;
+        Ok(start..self.at)
     }
 }
 

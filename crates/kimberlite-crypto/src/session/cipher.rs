@@ -3,7 +3,6 @@
 use std::fmt;
 
 use kimberlite_types::{LogId, RecordFlags, SessionId, StreamId};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -238,12 +237,15 @@ impl SessionCipher {
     #[inline]
     fn commitment(&self, counter: u32, plaintext: &[u8]) -> [u8; COMMITMENT_BYTES] {
         let blind = self.blind.authenticate(&counter.to_le_bytes());
-        Sha256::new()
-            .chain_update([COMMITMENT])
-            .chain_update(blind)
-            .chain_update(plaintext)
-            .finalize()
-            .into()
+        let mut head = [COMMITMENT; 1 + COMMITMENT_BYTES];
+        head[1..].copy_from_slice(&blind);
+        let mut commitment = [0; COMMITMENT_BYTES];
+        let message = Message {
+            head: &head,
+            body: plaintext,
+        };
+        hash_many([message], |_, hash| commitment = hash);
+        commitment
     }
 }
 
