@@ -22,8 +22,9 @@ pub enum WriteMode {
 ///
 /// What was appended is in the file, for other handles and after the process has ended, only once
 /// [`sync`](Appender::sync) has returned; under [`WriteMode::Buffered`] it is seen before. Until it
-/// is dropped nobody else writes to the file or maps it, and one caller appends at a time; it may
-/// be synced meanwhile.
+/// is dropped nobody else writes to the file, nobody maps it but what was appended to one that
+/// [writes once](Appender::writes_once), and one caller appends at a time; it may be synced
+/// meanwhile.
 #[derive(Debug)]
 pub struct Appender {
     file: Arc<dyn DiskFile>,
@@ -74,6 +75,12 @@ impl Appender {
             Way::Blocks(blocks) if blocks.is_direct() => WriteMode::Direct,
             Way::Blocks(_) | Way::Buffered { .. } => WriteMode::Buffered,
         }
+    }
+
+    /// Whether no byte is written again that was appended before: such bytes may be mapped. Whole
+    /// blocks are written again until they are full.
+    pub fn writes_once(&self) -> bool {
+        matches!(self.way, Way::Buffered { .. })
     }
 
     /// Appends all buffers one after the other. Durable after a sync.

@@ -24,8 +24,9 @@ pub(crate) fn map_read_only(file: &File, bytes: u64) -> io::Result<Bytes> {
     options.len(length);
     // SAFETY: the bytes are handed out as a shared slice, so for as long as the mapping lives they
     // must not change and the file must not get shorter. The contract of `DiskFile::map` demands
-    // that of the caller: only files are mapped that are written for good (sealed segments), and
-    // this process has no code path that writes to or cuts a file after it was sealed; a rewrite
+    // that of the caller: only bytes are mapped that are written for good (all of a closed segment;
+    // of the one that is appended to, what was appended by an appender that writes once), and
+    // this process has no code path that writes other bytes there or cuts them off; a rewrite
     // makes a new file and renames it over the name, which leaves the mapped inode alone. Other
     // processes of ours are kept away by the directory lock. A stranger with write permission
     // could still break this; no read of ours relies on two looks at a mapped byte agreeing

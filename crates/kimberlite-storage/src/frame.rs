@@ -294,6 +294,56 @@ impl FrameHeader {
     }
 }
 
+/// What a frame header says of the way to another frame, its checksum unchecked: good for finding a
+/// frame, whose own header is then checked for its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameStep {
+    pub(crate) base: u64,
+    pub(crate) count: u16,
+    length: u32,
+}
+
+impl FrameStep {
+    /// `None` when no frame header stands at the beginning of `bytes`.
+    pub(crate) fn peek(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.first_chunk()?;
+        let mut reader = Reader { rest: bytes };
+        if reader.take() != FRAME_MAGIC {
+            return None;
+        }
+        let [_checksum, length, _table_checksum] = [(); 3].map(|()| reader.take());
+        let [_kind, _flags] = reader.take();
+        let count = u16::from_le_bytes(reader.take());
+        let _counter: [u8; 4] = reader.take();
+        let length = u32::from_le_bytes(length);
+        let long_enough = usize::try_from(length).ok()? >= payloads_at(usize::from(count));
+        long_enough.then(|| Self {
+            base: u64::from_le_bytes(reader.take()),
+            count,
+            length,
+        })
+    }
+
+    /// Returns the bytes that the frame takes in its segment, padding included.
+    pub(crate) fn stored_bytes(self) -> u64 {
+        u64::from(self.length).next_multiple_of(FRAME_ALIGN as u64)
+    }
+
+    /// Returns where in the frame the payload of record `index` begins by its table, to have it on
+    /// its way from memory while the header is checked.
+    pub(crate) fn payload_at(self, bytes: &[u8], index: u64) -> Option<usize> {
+        let index = usize::try_from(index).ok()?;
+        let start = match index.checked_sub(1) {
+            None => 0,
+            Some(before) => {
+                let entry = bytes.get(payloads_at(before)..)?.first_chunk()?;
+                TableEntry::decode(*entry).payload_end
+            }
+        };
+        payloads_at(usize::from(self.count)).checked_add(usize::try_from(start).ok()?)
+    }
+}
+
 /// Returns where in a frame of `count` records the payloads begin: behind its header and table.
 pub(crate) const fn payloads_at(count: usize) -> usize {
     FRAME_HEADER_BYTES + count * TABLE_ENTRY_BYTES

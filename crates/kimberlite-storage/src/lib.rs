@@ -8,7 +8,7 @@
 //! * [`FrameBuilder`], [`UnplacedFrame`], [`LogWriter`], [`SyncStage`]: appending.
 //! * [`AppendQueue`], [`SyncDriver`]: how many appends are under way, and who syncs for those that
 //!   nobody blocks for.
-//! * [`LogReader`], [`FrameView`], [`StoredRecord`]: reading without copies.
+//! * [`LogReader`], [`FrameCursor`], [`FrameView`], [`StoredRecord`]: reading without copies.
 //! * [`CheckpointStore`]: signed checkpoints on disk.
 //! * [`LogSnapshot`]: where to begin to read, and what its owner made of what stands before.
 //! * [`verify`]: recomputing everything.
@@ -23,10 +23,12 @@ mod background;
 mod backup;
 mod block_on;
 mod checkpoint;
+mod cursor;
 mod damage;
 mod error;
 mod frame;
 mod history;
+mod mapped;
 #[cfg(all(test, shuttle))]
 mod model;
 mod open;
@@ -55,6 +57,7 @@ pub use backup::{
     SegmentContent, SegmentPart, copy_file, file_matches, write_file,
 };
 pub use checkpoint::{CheckpointStore, HistoryState, Statement, Witness};
+pub use cursor::FrameCursor;
 pub use damage::{Damage, DamageKind};
 pub use error::StorageError;
 pub use frame::{
@@ -64,7 +67,7 @@ pub use frame::{
 pub use open::{
     OpenReport, Visitor, create_log, first_record, log_exists, open_observer, open_writer,
 };
-pub use options::{Entropy, LogOptions, SegmentSpace, Visibility};
+pub use options::{Entropy, LogOptions, ReadMode, SegmentSpace, Visibility};
 pub use reader::LogReader;
 pub use recovery::{TailDiscarded, TornTail};
 pub use repair::{LogCut, set_aside};

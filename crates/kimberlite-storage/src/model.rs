@@ -23,6 +23,7 @@ use shuttle::thread::{self, JoinHandle};
 use crate::append_queue::{AppendQueue, QueueLimit};
 use crate::block_on::block_on;
 use crate::error::StorageError;
+use crate::options::ReadMode;
 use crate::reader::{Shared, View};
 use crate::segment::{Segment, SegmentHeader, SparseIndex};
 use crate::sync_driver::SyncDriver;
@@ -283,14 +284,20 @@ fn shared(file: Arc<dyn DiskFile>) -> Arc<Shared> {
     };
     let view = View {
         closed: Vec::new(),
-        active: Arc::new(Segment::new(header, file)),
-        index: SparseIndex::default(),
+        active: Arc::new(Segment::new(header, file, ReadMode::Copied)),
+        active_map: None,
+        index: SparseIndex::new(4096),
         active_end: 0,
         tail: Tail::new(0),
         end: Position::ZERO,
         durable: Position::ZERO,
     };
-    Arc::new(Shared::new(header.log_id, PathBuf::new(), view))
+    Arc::new(Shared::new(
+        header.log_id,
+        PathBuf::new(),
+        ReadMode::Copied,
+        view,
+    ))
 }
 
 /// A thread for each list of appends, which may panic where that is planted.

@@ -25,11 +25,11 @@ use crate::frame::{FramePlacement, FrameSite, FrameView, StoredRecord, UnplacedF
 use crate::history::History;
 use crate::options::{LogOptions, SegmentSpace};
 use crate::prepare::{Blank, Jobs, NEXT_NAME, Preparation, TEMPORARY_ENDING};
-use crate::reader::{LogReader, Shared, View, walk_file};
+use crate::reader::{ActiveMap, LogReader, Shared, View, walk_file};
 use crate::recovery::{TailDiscarded, TailScan, TailVerdict, TornTail, discard_torn, discarded_at};
 use crate::scan::Window;
 use crate::segment::{
-    ClosedSegment, FRAMES_AT, Segment, SegmentHeader, SparseIndex, base_of_name,
+    ClosedSegment, FRAMES_AT, Floor, Segment, SegmentHeader, SparseIndex, base_of_name,
     next_segment_bytes, segment_path,
 };
 use crate::sync_stage::SyncStage;
@@ -105,7 +105,7 @@ pub fn create_log(
     )?;
     blank
         .fill(header, &frame.bytes)?
-        .name(disk.as_ref(), &log_dir)?;
+        .name(disk.as_ref(), &log_dir, options.read_mode)?;
     Ok(())
 }
 
@@ -138,8 +138,8 @@ pub fn first_record(disk: &Arc<dyn Disk>, tenant_dir: &Path) -> Result<StoredRec
     let mut ignore = |_: &FrameView| Ok(());
     let mut opening = Opening::new(disk, &log_dir, OpenMode::Read, &mut ignore);
     let segment = opening.open_segment(Position::ZERO)?;
-    let (from, end) = (FRAMES_AT, segment.header.segment_bytes);
-    let frame = walk_file(&segment, from, end, Position::ZERO)?;
+    let (first, end) = (Floor::at(FRAMES_AT), segment.header.segment_bytes);
+    let frame = walk_file(&segment, first, end, Position::ZERO)?;
     frame.record(Position::ZERO).map_err(StorageError::Corrupt)
 }
 
@@ -162,6 +162,7 @@ pub fn open_writer(
     remove_temporary_files(disk.as_ref(), &log_dir)?;
     let mut opening = Opening::new(disk, &log_dir, OpenMode::ReadWrite, visitor);
     opening.index_stride_bytes = options.index_stride_bytes;
+    opening.read_mode = options.read_mode;
     opening.witness(witness);
     let last = opening.read_segments(witness)?;
     opening.refuse_damage()?;
@@ -242,13 +243,19 @@ impl Recovered {
         let view = View {
             closed: self.closed,
             active: Arc::clone(&active),
+            active_map: ActiveMap::beside(&appender, options.read_mode),
             index: self.index,
             active_end: self.write_at,
             tail: Tail::new(options.tail_bytes_max),
             end,
             durable: end,
         };
-        let shared = Shared::new(active.header.log_id, log_dir.clone(), view);
+        let shared = Shared::new(
+            active.header.log_id,
+            log_dir.clone(),
+            options.read_mode,
+            view,
+        );
         let shared = Arc::new(shared);
         let delay = options.sync_delay;
         let stage = SyncStage::new(Arc::clone(&shared), Arc::clone(&appender), end, delay);
@@ -290,6 +297,7 @@ pub fn open_observer(
     let log_dir = tenant_dir.join("log");
     let mut opening = Opening::new(disk, &log_dir, OpenMode::Read, visitor);
     opening.index_stride_bytes = options.index_stride_bytes;
+    opening.read_mode = options.read_mode;
     let last = opening.read_segments(witness)?;
     let mut report = OpenReport {
         damage: opening.damage,
@@ -309,6 +317,8 @@ pub fn open_observer(
     let view = View {
         closed: opening.closed,
         active,
+        // Somebody else may be writing to it.
+        active_map: None,
         index: last.index,
         active_end: last.scan.end_at,
         tail: Tail::new(options.tail_bytes_max),
@@ -317,7 +327,7 @@ pub fn open_observer(
     };
     Ok((
         LogReader {
-            shared: Arc::new(Shared::new(log_id, log_dir, view)),
+            shared: Arc::new(Shared::new(log_id, log_dir, options.read_mode, view)),
         },
         report,
     ))
@@ -367,7 +377,8 @@ fn rewrite_unmarked(
         let space = SegmentSpace::Written;
         let blank = Blank::make(disk, path, segment.header.segment_bytes, space)?;
         let unnamed = blank.fill(segment.header, bytes)?;
-        return Ok((Some(unnamed.name(disk, log_dir)?), count));
+        let named = unnamed.name(disk, log_dir, segment.read_mode())?;
+        return Ok((Some(named), count));
     }
     if count > 0 {
         segment.file.write_all_at(&[bytes], *from)?;

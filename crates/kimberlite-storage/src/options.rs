@@ -35,6 +35,18 @@ pub enum SegmentSpace {
     Taken,
 }
 
+/// How the bytes of segments come into memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReadMode {
+    /// Through mappings of their files: without a copy or a system call, but a file that is cut
+    /// short by somebody else ends the process (SIGBUS), and so does an error of the disk.
+    #[default]
+    Mapped,
+    /// Each is copied out of its file: for file systems that other machines write to too, and
+    /// wherever a process must outlive its disk.
+    Copied,
+}
+
 /// How a log is opened.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
@@ -47,6 +59,8 @@ pub struct LogOptions {
     /// How frames come to the disk. Where readers see what is not synced yet, it is through the page
     /// cache in any case: only there can they read it.
     pub write_mode: WriteMode,
+    /// How bytes are read.
+    pub read_mode: ReadMode,
     /// Bytes of recent frames that are kept in memory for readers.
     pub tail_bytes_max: usize,
     /// Bytes of frames between two entries of the index that finds records in a segment: more of
@@ -72,6 +86,7 @@ impl LogOptions {
             visibility: Visibility::Durable,
             segment_space: SegmentSpace::Written,
             write_mode: WriteMode::default(),
+            read_mode: ReadMode::default(),
             tail_bytes_max: Self::TAIL_BYTES_MAX,
             index_stride_bytes: Self::INDEX_STRIDE_BYTES,
             sync_delay: Duration::ZERO,

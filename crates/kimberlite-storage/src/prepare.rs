@@ -14,7 +14,7 @@ use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
 
 use crate::background::{Background, Process};
 use crate::error::StorageError;
-use crate::options::{LogOptions, SegmentSpace};
+use crate::options::{LogOptions, ReadMode, SegmentSpace};
 use crate::segment::{Segment, SegmentHeader, segment_path};
 use crate::sync_stage::SyncStage;
 
@@ -135,14 +135,19 @@ pub(crate) struct UnnamedSegment {
 impl UnnamedSegment {
     /// Gives the segment its name, durably. A crash before this leaves a temporary file that the
     /// next opening removes; after an error nobody knows whether the name stands.
-    pub(crate) fn name(self, disk: &dyn Disk, log_dir: &Path) -> Result<Segment, DiskError> {
+    pub(crate) fn name(
+        self,
+        disk: &dyn Disk,
+        log_dir: &Path,
+        read_mode: ReadMode,
+    ) -> Result<Segment, DiskError> {
         let directory = disk.open_dir(log_dir)?;
         disk.rename(
             &self.path,
             &segment_path(log_dir, self.header.base_position),
         )?;
         directory.sync()?;
-        Ok(Segment::new(self.header, self.file))
+        Ok(Segment::new(self.header, self.file, read_mode))
     }
 }
 
@@ -436,7 +441,7 @@ mod tests {
                 segment_bytes: SEGMENT_BYTES_MIN,
             };
             let unnamed = blank.fill(header, b"frames").unwrap();
-            unnamed.name(&disk, log_dir).unwrap();
+            unnamed.name(&disk, log_dir, ReadMode::Mapped).unwrap();
             let bytes = disk.contents(segment_path(log_dir, header.base_position));
             assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
         }

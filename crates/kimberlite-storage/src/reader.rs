@@ -5,24 +5,37 @@
 //! holds the shared view only while it looks a place up; bytes are read outside it.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use kimberlite_disk::DiskError;
+use kimberlite_disk::{Appender, DiskError};
 use kimberlite_types::{LogId, Position};
 
 use crate::damage::DamageKind;
 use crate::error::StorageError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameView, StoredRecord};
-use crate::segment::{ClosedSegment, FRAMES_AT, OpenedSegment, Segment, SparseIndex};
+use crate::mapped::Mapped;
+use crate::options::ReadMode;
+use crate::segment::{ClosedSegment, Floor, Segment, SegmentSeed, SparseIndex};
 use crate::tail::Tail;
+
+/// Bytes of the active segment behind its mapping, from which on a read that finds neither maps
+/// them.
+const UNMAPPED_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads behind the mapping, however few bytes there are, after which they are mapped.
+const UNMAPPED_READS_MAX: u32 = 64;
 
 /// What the writer and the readers of a log share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) log_id: LogId,
     pub(crate) log_dir: PathBuf,
+    pub(crate) read_mode: ReadMode,
     view: RwLock<View>,
+    /// Reads that found neither the tail nor a mapping since the active segment was mapped last.
+    unmapped_reads: AtomicU32,
 }
 
 /// Where every visible record stands.
@@ -30,6 +43,8 @@ pub(crate) struct Shared {
 pub(crate) struct View {
     pub(crate) closed: Vec<Arc<ClosedSegment>>,
     pub(crate) active: Arc<Segment>,
+    /// `None` where the active segment must not be mapped.
+    pub(crate) active_map: Option<ActiveMap>,
     pub(crate) index: SparseIndex,
     /// Byte after the last frame that was written to the active segment.
     pub(crate) active_end: u64,
@@ -40,12 +55,30 @@ pub(crate) struct View {
     pub(crate) durable: Position,
 }
 
+/// A mapping of the beginning of the active segment: of bytes that were written for good.
+#[derive(Debug, Default)]
+pub(crate) struct ActiveMap {
+    bytes: Bytes,
+    /// It holds the segment's records below.
+    end: Position,
+}
+
+impl ActiveMap {
+    /// Returns an empty one where the segment that `appender` appends to may be mapped.
+    pub(crate) fn beside(appender: &Appender, read_mode: ReadMode) -> Option<Self> {
+        let is_mapped = read_mode == ReadMode::Mapped && appender.writes_once();
+        is_mapped.then(Self::default)
+    }
+}
+
 impl Shared {
-    pub(crate) fn new(log_id: LogId, log_dir: PathBuf, view: View) -> Self {
+    pub(crate) fn new(log_id: LogId, log_dir: PathBuf, read_mode: ReadMode, view: View) -> Self {
         Self {
             log_id,
             log_dir,
+            read_mode,
             view: RwLock::new(view),
+            unmapped_reads: AtomicU32::new(0),
         }
     }
 
@@ -58,6 +91,39 @@ impl Shared {
     pub(crate) fn view_mut(&self) -> RwLockWriteGuard<'_, View> {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Maps what has been written of the active segment, where enough was written or read since it
+    /// was last mapped; `false` when it is left as it is.
+    fn map_active(&self) -> bool {
+        let (segment, bytes, end, mapped_bytes) = {
+            let view = self.view();
+            let Some(map) = &view.active_map else {
+                return false;
+            };
+            let active = Arc::clone(&view.active);
+            (active, view.active_end, view.end, map.bytes.len())
+        };
+        let reads = self.unmapped_reads.fetch_add(1, Ordering::Relaxed);
+        let unmapped = bytes.saturating_sub(u64::try_from(mapped_bytes).unwrap_or(u64::MAX));
+        if unmapped < UNMAPPED_BYTES_MAX && reads < UNMAPPED_READS_MAX {
+            return false;
+        }
+        self.unmapped_reads.store(0, Ordering::Relaxed);
+        // Without a mapping, of which the system has only so many, bytes are copied.
+        let Ok(bytes) = segment.file.map(bytes) else {
+            return false;
+        };
+        let mut view = self.view_mut();
+        let is_active = Arc::ptr_eq(&view.active, &segment);
+        let map = view
+            .active_map
+            .as_mut()
+            .filter(|map| is_active && map.end < end);
+        let older = map.map(|map| std::mem::replace(map, ActiveMap { bytes, end }));
+        drop(view);
+        // Unmapping takes its time, and is not done under the lock.
+        older.is_some()
+    }
 }
 
 /// Reads the records of a log. Clones are cheap and may be used on any thread.
@@ -66,13 +132,19 @@ pub struct LogReader {
     pub(crate) shared: Arc<Shared>,
 }
 
-enum Place {
+/// Where a record stands, or the nearest frame before it that the index knows.
+pub(crate) enum Place {
     Tail(FrameView),
+    Mapped {
+        mapped: Mapped,
+        floor: Floor,
+    },
     Active {
         segment: Arc<Segment>,
-        from: u64,
+        floor: Floor,
         end: u64,
     },
+    /// A closed segment that is not in memory.
     Closed(Arc<ClosedSegment>),
 }
 
@@ -98,15 +170,23 @@ impl LogReader {
     ///
     /// [`StorageError::Corrupt`] when its bytes are not what was written.
     pub fn record(&self, position: Position) -> Result<Option<StoredRecord>, StorageError> {
-        let frame = match self.place(position) {
-            None => return Ok(None),
-            // Of a large frame in a file only what is asked for is read.
-            Some(Place::Active { segment, from, end }) => {
-                return record_in_file(&segment, from, end, position).map(Some);
-            }
-            Some(place) => frame_at(place, position)?,
+        let Some(place) = self.place(position)? else {
+            return Ok(None);
         };
-        let record = frame.record(position).map_err(StorageError::Corrupt)?;
+        // Of a large frame only what is asked for is read.
+        let record = match place {
+            Place::Tail(frame) => frame.record(position).map_err(StorageError::Corrupt)?,
+            Place::Mapped { mapped, floor } => mapped.record(floor, position)?,
+            Place::Active {
+                segment,
+                floor,
+                end,
+            } => record_in_file(&segment, floor, end, position)?,
+            Place::Closed(closed) => {
+                let (opened, end) = (closed.open()?, closed.extent.frames_end);
+                record_in_file(&opened.segment, opened.floor(position), end, position)?
+            }
+        };
         Ok(Some(record))
     }
 
@@ -114,13 +194,46 @@ impl LogReader {
     ///
     /// # Errors
     ///
-    /// [`StorageError::Corrupt`] when a frame header on the way there is damaged.
+    /// [`StorageError::Corrupt`] when the frame's header, or one that leads to it, is damaged.
     pub fn frame(&self, position: Position) -> Result<Option<FrameView>, StorageError> {
-        let place = self.place(position);
-        place.map(|place| frame_at(place, position)).transpose()
+        let Some(place) = self.place(position)? else {
+            return Ok(None);
+        };
+        let frame = match place {
+            Place::Tail(frame) => frame,
+            Place::Mapped { mapped, floor } => mapped.frame(floor, position)?,
+            Place::Active {
+                segment,
+                floor,
+                end,
+            } => walk_file(&segment, floor, end, position)?,
+            Place::Closed(closed) => {
+                let (opened, end) = (closed.open()?, closed.extent.frames_end);
+                walk_file(&opened.segment, opened.floor(position), end, position)?
+            }
+        };
+        Ok(Some(frame))
     }
 
-    fn place(&self, position: Position) -> Option<Place> {
+    /// Finds the place of a record, and maps the segment that it stands in where it is to be.
+    pub(crate) fn place(&self, position: Position) -> Result<Option<Place>, StorageError> {
+        let place = match self.known_place(position) {
+            Some(Place::Active { .. }) if self.shared.map_active() => self.known_place(position),
+            known => known,
+        };
+        match place {
+            Some(Place::Closed(closed)) if self.shared.read_mode == ReadMode::Mapped => {
+                let opened = closed.open()?;
+                Ok(Some(Place::Mapped {
+                    mapped: Mapped::new(&opened.segment, opened.segment.mapped()?.clone()),
+                    floor: opened.floor(position),
+                }))
+            }
+            place => Ok(place),
+        }
+    }
+
+    fn known_place(&self, position: Position) -> Option<Place> {
         let view = self.shared.view();
         if position >= view.end {
             return None;
@@ -130,82 +243,55 @@ impl LogReader {
         }
         let base = view.active.base();
         if position >= base {
-            let from = view.index.floor(base, position);
+            let floor = view.index.floor(base, position);
+            if let Some(map) = view.active_map.as_ref().filter(|map| position < map.end) {
+                let mapped = Mapped::new(&view.active, map.bytes.clone());
+                return Some(Place::Mapped { mapped, floor });
+            }
             return Some(Place::Active {
                 segment: Arc::clone(&view.active),
-                from,
+                floor,
                 end: view.active_end,
             });
         }
         let after = view
             .closed
             .partition_point(|closed| closed.extent.end <= position);
-        view.closed.get(after).cloned().map(Place::Closed)
-    }
-}
-
-fn frame_at(place: Place, position: Position) -> Result<FrameView, StorageError> {
-    match place {
-        Place::Tail(frame) => Ok(frame),
-        Place::Active { segment, from, end } => walk_file(&segment, from, end, position),
-        Place::Closed(segment) => frame_in_closed(segment.open()?, position),
-    }
-}
-
-fn frame_in_closed(opened: &OpenedSegment, position: Position) -> Result<FrameView, StorageError> {
-    let segment = &opened.segment;
-    let from = opened.index.floor(segment.base(), position);
-    match walk_mapping(segment, from, position) {
-        // A seal may be wrong where the segment is not.
-        Err(StorageError::Corrupt(damage)) if opened.by_seal && from > FRAMES_AT => {
-            walk_mapping(segment, FRAMES_AT, position).map_err(|_| StorageError::Corrupt(damage))
+        let closed = view.closed.get(after)?;
+        if let Some(opened) = closed.opened()
+            && let Some(map) = opened.segment.map_made()
+        {
+            return Some(Place::Mapped {
+                mapped: Mapped::new(&opened.segment, map.clone()),
+                floor: opened.floor(position),
+            });
         }
-        walked => walked,
+        Some(Place::Closed(Arc::clone(closed)))
     }
 }
 
-/// Walks frame headers of a mapped segment from the one at byte `at` to the one with `position`.
-fn walk_mapping(
-    segment: &Segment,
-    mut at: u64,
-    position: Position,
-) -> Result<FrameView, StorageError> {
-    let map = segment.mapped()?;
-    loop {
-        let corrupt = |kind| StorageError::Corrupt(segment.damage(at, position, kind));
-        let local = usize::try_from(at).ok().filter(|&local| local < map.len());
-        let local = local.ok_or_else(|| corrupt(DamageKind::CutFrame))?;
-        let bytes = map.get(local..).unwrap_or_default();
-        let header = header_on_the_way(segment, bytes, at, position).map_err(corrupt)?;
-        if position < header.end_position() {
-            let frame = FrameView::new(header, segment.base(), at, &map.slice(local..));
-            return frame.ok_or_else(|| corrupt(DamageKind::CutFrame));
-        }
-        at += header.stored_bytes();
-    }
-}
-
-/// Walks frame headers of the active segment's file likewise, up to byte `end`.
+/// Walks frame headers of a segment's file from the floor to the one with `position`, up to byte
+/// `end`.
 pub(crate) fn walk_file(
     segment: &Segment,
-    from: u64,
+    floor: Floor,
     end: u64,
     position: Position,
 ) -> Result<FrameView, StorageError> {
-    let (at, header) = find_in_file(segment, from, end, position)?;
+    let (at, header) = floor.find(|from| find_in_file(segment, from, end, position))?;
     let bytes = read_frame_bytes(segment, at, at, header.stored_bytes())?;
     let frame = FrameView::new(header, segment.base(), at, &bytes);
     Ok(frame.expect("all bytes of the frame were read"))
 }
 
-/// Reads one record of the active segment's file, and no others of its frame.
+/// Reads one record of a segment's file, and no others of its frame.
 fn record_in_file(
     segment: &Segment,
-    from: u64,
+    floor: Floor,
     end: u64,
     position: Position,
 ) -> Result<StoredRecord, StorageError> {
-    let (at, header) = find_in_file(segment, from, end, position)?;
+    let (at, header) = floor.find(|from| find_in_file(segment, from, end, position))?;
     let corrupt = |kind| StorageError::Corrupt(segment.damage(at, position, kind));
     let read = |from: usize, bytes: usize| {
         let from = at + u64::try_from(from).expect("a frame is smaller than 4 GiB");
@@ -240,7 +326,7 @@ fn read_frame_bytes(
     })
 }
 
-/// Finds the frame of the active segment's file that holds `position`, and ends before byte `end`.
+/// Finds the frame of a segment's file that holds `position`, and ends before byte `end`.
 fn find_in_file(
     segment: &Segment,
     mut at: u64,
@@ -253,7 +339,7 @@ fn find_in_file(
             return Err(corrupt(DamageKind::CutFrame));
         }
         let bytes = read_frame_bytes(segment, at, at, FRAME_HEADER_BYTES as u64)?;
-        let header = header_on_the_way(segment, &bytes, at, position).map_err(corrupt)?;
+        let header = header_before(&bytes, segment.seed(), at, position).map_err(corrupt)?;
         let next = at + header.stored_bytes();
         if position >= header.end_position() {
             at = next;
@@ -265,14 +351,14 @@ fn find_in_file(
     }
 }
 
-/// Reads a header that stands at or before the frame of `wanted`.
-fn header_on_the_way(
-    segment: &Segment,
+/// Reads a header that begins `at` in the segment with this seed, at or before the frame of `wanted`.
+pub(crate) fn header_before(
     bytes: &[u8],
+    seed: SegmentSeed,
     at: u64,
     wanted: Position,
 ) -> Result<FrameHeader, DamageKind> {
-    let header = FrameHeader::decode(bytes, segment.seed(), at).map_err(DamageKind::FrameHeader)?;
+    let header = FrameHeader::decode(bytes, seed, at).map_err(DamageKind::FrameHeader)?;
     if header.base_position > wanted {
         let found = header.base_position;
         return Err(DamageKind::PositionGap {

@@ -17,6 +17,7 @@ use kimberlite_types::Position;
 use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
 use crate::open::segment_bases;
+use crate::options::ReadMode;
 use crate::reader::read_bytes;
 use crate::recovery::keep_tail;
 use crate::scan::{Depth, Found, Window};
@@ -195,7 +196,10 @@ fn open_segment_header(
     let header = SegmentHeader::decode(&page);
     let header = header.map_err(|error| corrupt(DamageKind::SegmentHeader(error)))?;
     let bytes = file.bytes()?;
-    Ok((Segment::new(header, Arc::clone(&file)), bytes))
+    Ok((
+        Segment::new(header, Arc::clone(&file), ReadMode::Copied),
+        bytes,
+    ))
 }
 
 fn open_segment(

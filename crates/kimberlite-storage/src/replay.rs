@@ -5,11 +5,11 @@ use kimberlite_types::Position;
 
 use crate::damage::DamageKind;
 use crate::error::StorageError;
-use crate::frame::{FrameHeader, FrameView};
+use crate::frame::FrameView;
 use crate::open::Visitor;
-use crate::reader::{LogReader, read_bytes};
+use crate::reader::{LogReader, header_before, read_bytes};
 use crate::scan::{Depth, Window};
-use crate::segment::{ClosedExtent, Segment, seal_path};
+use crate::segment::{ClosedExtent, Floor, Segment, seal_path};
 
 impl LogReader {
     /// Returns the bytes of segments that are used.
@@ -58,12 +58,12 @@ impl LogReader {
         to: Position,
         visitor: &mut Visitor<'_>,
     ) -> Result<(), StorageError> {
-        let (closed, active, start, active_end) = {
+        let (closed, active, floor, active_end) = {
             let view = self.shared.view();
             assert!(to <= view.end, "only what readers see can be replayed");
-            let start = view.index.floor(view.active.base(), from);
+            let floor = view.index.floor(view.active.base(), from);
             let active = view.active.clone();
-            (view.closed.clone(), active, start, view.active_end)
+            (view.closed.clone(), active, floor, view.active_end)
         };
         let mut replay = Replay {
             position: from,
@@ -77,18 +77,18 @@ impl LogReader {
             let window = Window {
                 segment: &segment.header,
                 start: 0,
-                bytes: segment.mapped()?.clone(),
+                bytes: segment.whole()?,
             };
-            let at = opened.index.floor(segment.base(), from);
-            replay.segment(segment, &window, at, closed.extent.end)?;
+            let floor = opened.floor(from);
+            replay.segment(segment, &window, floor, closed.extent.end)?;
         }
         if active.base() < to {
             let window = Window {
                 segment: &active.header,
-                start,
-                bytes: read_bytes(&active, start, active_end - start)?,
+                start: floor.from,
+                bytes: read_bytes(&active, floor.from, active_end - floor.from)?,
             };
-            replay.segment(&active, &window, start, to)?;
+            replay.segment(&active, &window, floor, to)?;
         }
         assert_eq!(replay.position, to, "every frame was shown");
         Ok(())
@@ -103,18 +103,19 @@ struct Replay<'a, 'v> {
 }
 
 impl Replay<'_, '_> {
-    /// Shows the frames of a segment up to position `end`, from the one at byte `at`, which begins at
-    /// or before the next that is to be shown.
+    /// Shows the frames of a segment up to position `end`, from the floor on, which is at or before
+    /// the next that is to be shown.
     fn segment(
         &mut self,
         segment: &Segment,
         window: &Window<'_>,
-        mut at: u64,
+        floor: Floor,
         end: Position,
     ) -> Result<(), StorageError> {
-        let first = FrameHeader::decode(window.from(at), segment.seed(), at).map_err(|error| {
-            let kind = DamageKind::FrameHeader(error);
-            StorageError::Corrupt(segment.damage(at, self.position, kind))
+        let (mut at, first) = floor.find(|at| {
+            header_before(window.from(at), segment.seed(), at, self.position)
+                .map(|header| (at, header))
+                .map_err(|kind| StorageError::Corrupt(segment.damage(at, self.position, kind)))
         })?;
         let mut expected = first.base_position;
         while expected < end.min(self.to) {

@@ -219,7 +219,7 @@ impl Window<'_> {
 }
 
 fn check_payload(frame: &FrameView, index: usize) -> Result<(), BadGroup> {
-    frame.record_at(index).map(drop).map_err(|kind| {
+    frame.payload_at(index).map(drop).map_err(|kind| {
         let nth = u64::try_from(index).expect("an index fits in 64 bits");
         let position = Position::new(frame.header().base_position.get() + nth);
         let whole = frame.at()..frame.at() + frame.header().stored_bytes();

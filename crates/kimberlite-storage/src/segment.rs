@@ -14,7 +14,7 @@ mod seal;
 pub use closed::ClosedExtent;
 pub(crate) use closed::{ClosedFiles, ClosedSegment, OpenedSegment, read_header, segment_damage};
 pub use header::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError, SegmentSeed};
-pub(crate) use index::{INDEX_STRIDE_BYTES, SparseIndex};
+pub(crate) use index::{Floor, INDEX_STRIDE_BYTES, SparseIndex};
 pub use seal::{SealError, SealFile};
 
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ use kimberlite_types::{LogId, Position, limits};
 
 use crate::damage::{Damage, DamageKind};
 use crate::frame::FRAME_HEADER_BYTES;
+use crate::options::ReadMode;
+use crate::reader::read_bytes;
 
 /// Bytes of the first segment of a log.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 256 << 10;
@@ -89,14 +91,16 @@ pub(crate) fn base_of_name(name: &str, ending: &str) -> Option<Position> {
 pub(crate) struct Segment {
     pub(crate) header: SegmentHeader,
     pub(crate) file: Arc<dyn DiskFile>,
+    read_mode: ReadMode,
     map: OnceLock<Bytes>,
 }
 
 impl Segment {
-    pub(crate) fn new(header: SegmentHeader, file: Arc<dyn DiskFile>) -> Self {
+    pub(crate) fn new(header: SegmentHeader, file: Arc<dyn DiskFile>, read_mode: ReadMode) -> Self {
         Self {
             header,
             file,
+            read_mode,
             map: OnceLock::new(),
         }
     }
@@ -111,15 +115,42 @@ impl Segment {
         (self.header.log_id, self.header.base_position)
     }
 
+    pub(crate) fn read_mode(&self) -> ReadMode {
+        self.read_mode
+    }
+
+    /// Returns the segment as a reader of the same file.
+    pub(crate) fn reopened(&self) -> Self {
+        Self::new(self.header, Arc::clone(&self.file), self.read_mode)
+    }
+
+    /// Returns the whole of a segment that is no longer written: a mapping that is made once, or a
+    /// copy for the caller alone.
+    pub(crate) fn whole(&self) -> Result<Bytes, DiskError> {
+        match self.read_mode {
+            ReadMode::Mapped => self.mapped().cloned(),
+            ReadMode::Copied => read_bytes(self, 0, self.whole_bytes()?),
+        }
+    }
+
     /// Returns the whole of a segment that is no longer written, as a mapping that is made once.
     pub(crate) fn mapped(&self) -> Result<&Bytes, DiskError> {
+        debug_assert!(self.read_mode == ReadMode::Mapped);
         if let Some(map) = self.map.get() {
             return Ok(map);
         }
-        // What a file has beyond its size is told by its size, and not read.
-        let bytes = self.file.bytes()?.min(self.header.segment_bytes);
-        let map = self.file.map(bytes)?;
+        let map = self.file.map(self.whole_bytes()?)?;
         Ok(self.map.get_or_init(|| map))
+    }
+
+    /// Returns the mapping, if there is one already.
+    pub(crate) fn map_made(&self) -> Option<&Bytes> {
+        self.map.get()
+    }
+
+    /// What a file has beyond its size is told by its size, and not read.
+    fn whole_bytes(&self) -> Result<u64, DiskError> {
+        Ok(self.file.bytes()?.min(self.header.segment_bytes))
     }
 
     /// Returns what appends to the segment from byte `at` on, where free space begins.

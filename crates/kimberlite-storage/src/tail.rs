@@ -41,11 +41,39 @@ impl Tail {
 
     /// Returns the frame that holds `position`, when it is still here.
     pub(crate) fn frame(&self, position: Position) -> Option<&FrameView> {
+        self.frames.get(self.index(position)?)
+    }
+
+    /// Returns the frame that holds `position` with up to `before` frames before it and `after`
+    /// behind it, none that ends behind `end`, and which of them it is.
+    pub(crate) fn around(
+        &self,
+        position: Position,
+        [before, after]: [usize; 2],
+        end: Position,
+    ) -> Option<(Vec<FrameView>, usize)> {
+        let index = self.index(position)?;
+        let first = index.saturating_sub(before);
+        let frames = self
+            .frames
+            .range(first..self.frames.len().min(index + 1 + after));
+        let visible = frames.take_while(|frame| frame.header().end_position() <= end);
+        let around = visible.cloned().collect::<Vec<_>>();
+        (first + around.len() > index).then_some((around, index - first))
+    }
+
+    fn index(&self, position: Position) -> Option<usize> {
+        // Most of a log is older than its tail.
+        let oldest = self.frames.front()?;
+        if position < oldest.header().base_position {
+            return None;
+        }
         let after = self
             .frames
             .partition_point(|frame| frame.header().base_position <= position);
-        let frame = self.frames.get(after.checked_sub(1)?)?;
-        (position < frame.header().end_position()).then_some(frame)
+        let index = after.checked_sub(1)?;
+        let frame = self.frames.get(index)?;
+        (position < frame.header().end_position()).then_some(index)
     }
 }
 

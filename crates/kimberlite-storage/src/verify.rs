@@ -83,7 +83,7 @@ pub fn verify(
             Err(error) => return Err(error),
         };
         let segment = &opened.segment;
-        let bytes = segment.mapped()?.clone();
+        let bytes = segment.whole()?;
         run.segment(segment, &bytes, extent.end.min(end), progress);
         let seal = SealFile::read(disk, &reader.shared.log_dir, segment.place());
         if extent.end <= end {

@@ -25,7 +25,7 @@ use crate::frame::{
 use crate::history::History;
 use crate::options::{LogOptions, Visibility};
 use crate::prepare::{Jobs, Preparation};
-use crate::reader::{LogReader, Shared};
+use crate::reader::{ActiveMap, LogReader, Shared};
 use crate::segment::{
     ClosedSegment, FRAMES_AT, OpenedSegment, SealFile, Segment, SegmentHeader, SparseIndex,
     next_segment_bytes, seal_path,
@@ -355,7 +355,8 @@ impl LogWriter {
             .preparation
             .take(header.segment_bytes)?
             .fill(header, &[])?;
-        let named = unnamed.name(self.disk.as_ref(), &self.shared.log_dir);
+        let read_mode = self.options.read_mode;
+        let named = unnamed.name(self.disk.as_ref(), &self.shared.log_dir, read_mode);
         let segment = Arc::new(named.map_err(|error| self.poison(error))?);
         // What the file system refused once is not tried again.
         let mode = self.appender.mode();
@@ -368,15 +369,15 @@ impl LogWriter {
         let closed = {
             let mut view = self.shared.view_mut();
             view.active = Arc::clone(&segment);
+            view.active_map = ActiveMap::beside(&self.appender, self.options.read_mode);
             view.active_end = FRAMES_AT;
             if old.base() == segment.base() {
                 return Ok(());
             }
             let next = SparseIndex::new(self.options.index_stride_bytes);
             let index = std::mem::replace(&mut view.index, next);
-            let segment = Segment::new(old.header, Arc::clone(&old.file));
             let end = self.history.position();
-            let closed = Arc::new(ClosedSegment::read(segment, end, frames_end, index));
+            let closed = Arc::new(ClosedSegment::read(old.reopened(), end, frames_end, index));
             view.closed.push(Arc::clone(&closed));
             closed
         };
@@ -424,7 +425,7 @@ fn stored_bytes(frame: &UnplacedFrame) -> u64 {
 fn seal_segment(closed: &ClosedSegment, history: History) -> Result<SealFile, StorageError> {
     debug_assert_eq!(history.position(), closed.extent.end);
     let OpenedSegment { segment, index, .. } = closed.open()?;
-    let map = segment.mapped()?;
+    let map = segment.whole()?;
     let frames_end = closed.extent.frames_end;
     let used = usize::try_from(frames_end)
         .unwrap_or(usize::MAX)

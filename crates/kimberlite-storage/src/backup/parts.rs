@@ -11,6 +11,7 @@ use kimberlite_types::{ChainHash, LogId, Position};
 use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
 use crate::open::segment_bases;
+use crate::options::ReadMode;
 use crate::reader::read_bytes;
 use crate::segment::{
     SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, segment_name, segment_path,
@@ -127,7 +128,7 @@ impl SegmentPart {
                 found: file_bytes,
             }));
         }
-        let segment = Segment::new(header, file);
+        let segment = Segment::new(header, file, ReadMode::Copied);
         let bytes = read_bytes(&segment, 0, file_bytes)?;
         let alone = verify_alone(&segment, &bytes, self.end, self.whole);
         if let Some(damage) = alone.damage.into_iter().next() {

@@ -40,17 +40,27 @@ impl FrameView {
         bytes: &Bytes,
     ) -> Option<Self> {
         let stored = usize::try_from(header.stored_bytes()).ok()?;
-        (bytes.len() >= stored).then(|| Self {
+        (bytes.len() >= stored).then(|| Self::of(header, segment, at, bytes.slice(..stored)))
+    }
+
+    /// Takes a frame whose header was decoded likewise, with its bytes and no more.
+    pub(crate) fn of(header: FrameHeader, segment: Position, at: u64, bytes: Bytes) -> Self {
+        Self {
             header,
             segment,
             at,
-            bytes: bytes.slice(..stored),
-        })
+            bytes,
+        }
     }
 
     /// Returns the fixed header.
     pub fn header(&self) -> &FrameHeader {
         &self.header
+    }
+
+    /// Returns the base position of the segment that the frame stands in.
+    pub(crate) fn segment(&self) -> Position {
+        self.segment
     }
 
     /// Returns the byte of the segment at which the frame begins.
@@ -78,11 +88,26 @@ impl FrameView {
     ///
     /// When the record is not in this frame.
     pub fn record(&self, position: Position) -> Result<StoredRecord, Damage> {
-        let index = position.get().checked_sub(self.header.base_position.get());
-        let index = index.and_then(|index| usize::try_from(index).ok());
-        let index = index.filter(|&index| index < usize::from(self.header.count));
-        let index = index.expect("the position is in the frame");
-        self.record_at(index).map_err(|kind| {
+        let payload = self.payload(position)?;
+        Ok(StoredRecord {
+            frame: self.header,
+            index: self.index_of(position),
+            payload,
+        })
+    }
+
+    /// Returns the stored payload of the record at `position`, its checksum checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`FrameView::record`].
+    ///
+    /// # Panics
+    ///
+    /// When the record is not in this frame.
+    pub fn payload(&self, position: Position) -> Result<Bytes, Damage> {
+        let index = self.index_of(position);
+        self.payload_at(index).map_err(|kind| {
             let byte = self
                 .payload_bytes_at(index)
                 .map_or(self.at, |bytes| bytes.start);
@@ -95,10 +120,36 @@ impl FrameView {
         })
     }
 
-    /// Returns the stored record at `index` in the frame, its checksum checked.
-    pub(crate) fn record_at(&self, index: usize) -> Result<StoredRecord, DamageKind> {
+    /// Returns the stored payload of the record at `position`, whose checksum was checked before.
+    pub(crate) fn payload_unchecked(&self, position: Position) -> Option<Bytes> {
+        let (range, _) = self.payload_range(self.index_of(position))?;
+        Some(self.bytes.slice(range))
+    }
+
+    /// Whether the checksums of all payloads match.
+    pub(crate) fn is_sound(&self) -> bool {
+        (0..usize::from(self.header.count)).all(|index| {
+            let payload = self.payload_range(index).and_then(|(range, checksum)| {
+                let payload = self.bytes.get(range)?;
+                check_payload(payload, checksum).ok()
+            });
+            payload.is_some()
+        })
+    }
+
+    fn index_of(&self, position: Position) -> usize {
+        let index = position.get().checked_sub(self.header.base_position.get());
+        let index = index.and_then(|index| usize::try_from(index).ok());
+        let index = index.filter(|&index| index < usize::from(self.header.count));
+        index.expect("the position is in the frame")
+    }
+
+    /// Returns the stored payload at `index` in the frame, its checksum checked.
+    pub(crate) fn payload_at(&self, index: usize) -> Result<Bytes, DamageKind> {
         let (range, checksum) = self.payload_range(index).ok_or(DamageKind::TableEntry)?;
-        StoredRecord::checked(self.header, index, self.bytes.slice(range), checksum)
+        let payload = self.bytes.slice(range);
+        check_payload(&payload, checksum)?;
+        Ok(payload)
     }
 
     /// Returns the bytes of all stored payloads.
@@ -174,9 +225,7 @@ impl StoredRecord {
         payload: Bytes,
         checksum: u32,
     ) -> Result<Self, DamageKind> {
-        if crc32c::crc32c(&payload) != checksum {
-            return Err(DamageKind::PayloadChecksum);
-        }
+        check_payload(&payload, checksum)?;
         Ok(Self {
             frame,
             index,
@@ -199,6 +248,11 @@ impl StoredRecord {
         &self.payload
     }
 
+    /// Returns the stored payload, and lets go of the rest.
+    pub fn into_payload(self) -> Bytes {
+        self.payload
+    }
+
     /// Returns the record's position.
     pub fn position(&self) -> Position {
         let index = u64::try_from(self.index).expect("an index fits in 64 bits");
@@ -207,6 +261,14 @@ impl StoredRecord {
 
     fn payload_bytes(&self) -> u32 {
         u32::try_from(self.payload.len()).expect("a frame is smaller than 4 GiB")
+    }
+}
+
+fn check_payload(payload: &[u8], checksum: u32) -> Result<(), DamageKind> {
+    if crc32c::crc32c(payload) == checksum {
+        Ok(())
+    } else {
+        Err(DamageKind::PayloadChecksum)
     }
 }
 

@@ -35,6 +35,7 @@ impl Opening<'_, '_> {
             log_dir: self.log_dir.to_owned(),
             log_id: base.log_id,
             index_stride_bytes: self.index_stride_bytes,
+            read_mode: self.read_mode,
         });
         let unread = |extent: &ClosedExtent| ClosedSegment::unread(*extent, Arc::clone(&files));
         self.closed = base.closed.iter().map(unread).map(Arc::new).collect();

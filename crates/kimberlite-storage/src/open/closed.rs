@@ -26,7 +26,7 @@ impl Opening<'_, '_> {
         let window = Window {
             segment: &segment.header,
             start: 0,
-            bytes: segment.mapped()?.clone(),
+            bytes: segment.whole()?,
         };
         let behind = |history: &History| next > history.position();
         let (depth, before) = match &seal {

@@ -15,6 +15,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
 use crate::frame::FrameView;
 use crate::history::History;
+use crate::options::ReadMode;
 use crate::reader::read_bytes;
 use crate::recovery::{TailScan, TailVerdict, scan_tail};
 use crate::scan::Window;
@@ -32,6 +33,7 @@ pub(super) struct Opening<'a, 'v> {
     pub(super) disk: &'a Arc<dyn Disk>,
     pub(super) log_dir: &'a Path,
     pub(super) mode: OpenMode,
+    pub(super) read_mode: ReadMode,
     visitor: &'a mut Visitor<'v>,
     pub(super) index_stride_bytes: u64,
     /// Which log it is, once that is known.
@@ -91,6 +93,7 @@ impl<'a, 'v> Opening<'a, 'v> {
             disk,
             log_dir,
             mode,
+            read_mode: ReadMode::default(),
             visitor,
             index_stride_bytes: INDEX_STRIDE_BYTES,
             log_id: None,
@@ -156,7 +159,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         };
         self.damage.push(damage);
         let opened = readable.open()?;
-        let segment = Segment::new(opened.segment.header, Arc::clone(&opened.segment.file));
+        let segment = opened.segment.reopened();
         let scan = TailScan::ending(readable.extent.end, readable.extent.frames_end);
         let index = opened.index.clone();
         Ok(LastSegment {
@@ -191,7 +194,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         {
             return Err(corrupt(DamageKind::ChainBroken));
         }
-        Ok(Segment::new(header, file))
+        Ok(Segment::new(header, file, self.read_mode))
     }
 
     /// Notes a file of the wrong size, once what is there of it was read.
@@ -265,11 +268,12 @@ impl<'a, 'v> Opening<'a, 'v> {
         };
         loop {
             let file_bytes = segment.file.bytes()?.min(segment.header.segment_bytes);
-            let (bytes, held) = if self.mode == OpenMode::Read {
-                (read_bytes(segment, 0, file_bytes)?, None)
-            } else {
-                let (bytes, held) = Held::map(segment.file.as_ref(), file_bytes)?;
-                (bytes, Some(held))
+            let (bytes, held) = match (self.mode, self.read_mode) {
+                (OpenMode::ReadWrite, ReadMode::Mapped) => {
+                    let (bytes, held) = Held::map(segment.file.as_ref(), file_bytes)?;
+                    (bytes, Some(held))
+                }
+                _ => (read_bytes(segment, 0, file_bytes)?, None),
             };
             let window = Window {
                 segment: &segment.header,

@@ -11,11 +11,12 @@ use kimberlite_disk::{Disk, DiskError, DiskFile, OpenMode};
 use kimberlite_types::{LogId, Position};
 
 use super::{
-    FRAMES_AT, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, SegmentHeaderError,
+    FRAMES_AT, Floor, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, SegmentHeaderError,
     SparseIndex, segment_name, segment_path,
 };
 use crate::damage::{Damage, DamageKind};
 use crate::error::StorageError;
+use crate::options::ReadMode;
 use crate::scan::{Depth, Found, Window};
 
 /// Which records a closed segment holds, and how long it is.
@@ -56,6 +57,7 @@ pub(crate) struct ClosedFiles {
     pub(crate) log_dir: PathBuf,
     pub(crate) log_id: LogId,
     pub(crate) index_stride_bytes: u64,
+    pub(crate) read_mode: ReadMode,
 }
 
 impl ClosedSegment {
@@ -100,7 +102,7 @@ impl ClosedSegment {
     /// [`StorageError::Corrupt`] when its header page is damaged or of another segment. Damage among
     /// its frames is found by whoever reads them.
     pub(crate) fn open(&self) -> Result<&OpenedSegment, StorageError> {
-        if let Some(opened) = self.opened.get() {
+        if let Some(opened) = self.opened() {
             return Ok(opened);
         }
         let files = self.files.as_ref();
@@ -109,10 +111,25 @@ impl ClosedSegment {
         Ok(self.opened.get_or_init(|| opened))
     }
 
+    /// Returns it opened, if somebody has opened it.
+    pub(crate) fn opened(&self) -> Option<&OpenedSegment> {
+        self.opened.get()
+    }
+
     /// Returns the bytes of memory that the index takes now.
     pub(crate) fn index_bytes(&self) -> usize {
-        let opened = self.opened.get();
-        opened.map_or(0, |opened| opened.index.memory_bytes())
+        self.opened()
+            .map_or(0, |opened| opened.index.memory_bytes())
+    }
+}
+
+impl OpenedSegment {
+    /// Returns where to look for the frame that holds `position`.
+    pub(crate) fn floor(&self, position: Position) -> Floor {
+        Floor {
+            by_seal: self.by_seal,
+            ..self.index.floor(self.segment.base(), position)
+        }
     }
 }
 
@@ -121,7 +138,7 @@ impl ClosedFiles {
         let path = segment_path(&self.log_dir, extent.base);
         let file = self.disk.open(&path, OpenMode::Read)?;
         let header = read_header(file.as_ref(), extent.base)?;
-        let segment = Segment::new(header, file);
+        let segment = Segment::new(header, file, self.read_mode);
         let place = (header.log_id, header.base_position, header.segment_bytes);
         if place != (self.log_id, extent.base, extent.file_bytes) {
             let damage = segment_damage(extent.base, DamageKind::ForeignSegment);
@@ -152,7 +169,7 @@ impl ClosedFiles {
         let window = Window {
             segment: &segment.header,
             start: 0,
-            bytes: segment.mapped()?.clone(),
+            bytes: segment.whole()?,
         };
         let mut index = SparseIndex::new(self.index_stride_bytes);
         let (mut at, mut position) = (FRAMES_AT, base);

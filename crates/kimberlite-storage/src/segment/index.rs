@@ -3,6 +3,7 @@
 use kimberlite_types::Position;
 
 use super::FRAMES_AT;
+use crate::error::StorageError;
 
 /// Bytes of frames between two entries, unless the caller says otherwise: a look-up walks at most
 /// about this far.
@@ -88,18 +89,65 @@ impl SparseIndex {
         }
     }
 
-    /// Returns the byte of a frame at or before the one that holds `position`.
-    pub(crate) fn floor(&self, base: Position, position: Position) -> u64 {
+    /// Returns where to look for the frame that holds `position`.
+    pub(crate) fn floor(&self, base: Position, position: Position) -> Floor {
         let wanted = position.get().saturating_sub(base.get());
         let after = self
             .entries
             .partition_point(|entry| u64::from(entry.position) <= wanted);
-        match after
+        let before = after
             .checked_sub(1)
-            .and_then(|index| self.entries.get(index))
-        {
-            Some(entry) => u64::from(entry.eighth) * 8,
-            None => FRAMES_AT,
+            .and_then(|index| self.entries.get(index));
+        let Some(before) = before else {
+            return Floor::at(FRAMES_AT);
+        };
+        let from = u64::from(before.eighth) * 8;
+        let likely = self.entries.get(after).map_or(from, |next| {
+            let records = u64::from(next.position - before.position);
+            let bytes = u64::from(next.eighth - before.eighth) * 8;
+            let records_before = wanted - u64::from(before.position);
+            // A seal may say anything.
+            from.saturating_add(bytes.saturating_mul(records_before) / records)
+        });
+        Floor {
+            likely,
+            ..Floor::at(from)
+        }
+    }
+}
+
+/// Where the index says that a record is to be looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Floor {
+    /// The byte of a frame at or before the one that holds it.
+    pub(crate) from: u64,
+    /// The byte at which it stands if all records take the same space; good for nothing but to have
+    /// it on its way from memory.
+    pub(crate) likely: u64,
+    /// Whether that is the word of a seal, which may be wrong where the segment is not.
+    pub(crate) by_seal: bool,
+}
+
+impl Floor {
+    /// The record is in the frame at this byte or behind it.
+    pub(crate) fn at(from: u64) -> Self {
+        Self {
+            from,
+            likely: from,
+            by_seal: false,
+        }
+    }
+
+    /// Finds something from the floor on, and what a seal does not lead to from the first frame on.
+    pub(crate) fn find<T>(
+        self,
+        find_from: impl Fn(u64) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        match find_from(self.from) {
+            Err(StorageError::Corrupt(damage)) if self.by_seal && self.from > FRAMES_AT => {
+                find_from(FRAMES_AT).map_err(|_| StorageError::Corrupt(damage))
+            }
+            found => found,
         }
     }
 }
@@ -122,7 +170,12 @@ mod tests {
         }
         assert!(index.entries().len() > 10 && index.entries().len() < 60);
         for &(position, at) in &frames {
-            let floor = index.floor(base, position);
+            let Floor {
+                from: floor,
+                likely,
+                by_seal: _,
+            } = index.floor(base, position);
+            assert!(likely >= floor && likely < floor + 2 * INDEX_STRIDE_BYTES);
             assert!(floor <= at && at - floor < INDEX_STRIDE_BYTES);
             assert!(frames.iter().any(|&(_, frame_at)| frame_at == floor));
         }

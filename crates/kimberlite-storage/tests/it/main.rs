@@ -11,6 +11,7 @@ mod flips;
 mod golden;
 mod hostile;
 mod os;
+mod reads;
 mod rig;
 mod rollback;
 mod seals;
