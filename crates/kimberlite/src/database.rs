@@ -14,6 +14,7 @@ use crate::backup::MANIFEST_NAME;
 use crate::error::{Error, Problem};
 use crate::keys::KeyStore;
 use crate::open;
+use crate::opened::Opened;
 use crate::options::{DatabaseBuilder, Options, SyncPolicy};
 use crate::quiet::Quiet;
 use crate::restore;
@@ -41,6 +42,7 @@ pub(crate) struct DatabaseShared {
     /// Makes snapshots, and ends before the directory is let go: a thread of its own, so that no
     /// segment waits for one.
     pub(crate) snapshots: Background,
+    pub(crate) opened: Opened,
     /// The process that holds the lock.
     pub(crate) process_id: u32,
     _lock: Option<Box<dyn DirectoryLock>>,
@@ -113,6 +115,7 @@ impl Database {
         log_options.tail_bytes_max = options.tail_bytes_max;
         log_options.write_mode = options.write_mode;
         log_options.index_stride_bytes = options.index_stride_bytes;
+        log_options.read_mode = options.read_mode;
         if !options.sync_policy.is_durable() {
             log_options.visibility = Visibility::Written;
             log_options.segment_space = SegmentSpace::Taken;
@@ -125,6 +128,7 @@ impl Database {
         let shared = DatabaseShared {
             path,
             process_id: (options.process_id)(),
+            opened: Opened::new(options.opened_bytes_max),
             options,
             log_options,
             keys,

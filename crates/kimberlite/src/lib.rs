@@ -72,6 +72,7 @@ mod incarnation;
 mod inspect;
 mod keys;
 mod open;
+mod opened;
 mod options;
 mod payload;
 mod quiet;
@@ -80,6 +81,7 @@ mod repair;
 mod restore;
 mod scrub;
 mod shown;
+mod sieve;
 mod snapshot;
 mod stream;
 mod tenant;
@@ -97,8 +99,8 @@ pub use inspect::{Inspection, KeySummary, Stats};
 pub use kimberlite_disk::{Disk, WriteMode};
 pub use kimberlite_kernel::ExpectedVersion;
 pub use kimberlite_storage::{
-    Damage, DamageKind, Entropy, FrameHeader, OpenReport, QueueLimit, ScrubProgress, SegmentState,
-    SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
+    Damage, DamageKind, Entropy, FrameHeader, OpenReport, QueueLimit, ReadMode, ScrubProgress,
+    SegmentState, SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
 };
 pub use kimberlite_types::{
     ChainHash, EventType, Offset, Position, RecordKind, RootHash, SessionId, StreamId, StreamName,

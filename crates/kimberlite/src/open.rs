@@ -344,6 +344,7 @@ fn finish(
         stage,
         engine: opened.engine.map(CommitLock::new),
         watched: AtomicBool::new(false),
+        holder: database.opened.holder(),
         database: Arc::clone(database),
     };
     let tenant = Tenant::new(inner);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kimberlite_disk::{Disk, OsDisk, WriteMode};
-use kimberlite_storage::{Entropy, LogOptions, QueueLimit};
+use kimberlite_storage::{Entropy, LogOptions, QueueLimit, ReadMode};
 
 use crate::database::Database;
 use crate::environment::{Clock, SystemClock, SystemEntropy};
@@ -55,6 +55,9 @@ impl SyncPolicy {
     }
 }
 
+/// Bytes of opened events that are kept, unless the caller says otherwise.
+const OPENED_BYTES_MAX: usize = 0;
+
 /// Records after which a checkpoint is made, unless the caller says otherwise.
 const CHECKPOINT_RECORDS_MAX: u64 = 100_000;
 
@@ -80,6 +83,8 @@ pub(crate) struct Options {
     pub(crate) queue_limit: QueueLimit,
     pub(crate) index_stride_bytes: u64,
     pub(crate) snapshot_growth_min: u64,
+    pub(crate) read_mode: ReadMode,
+    pub(crate) opened_bytes_max: usize,
     pub(crate) checkpoint_records_max: u64,
     pub(crate) checkpoint_interval: Duration,
     /// Tells a process from one that was forked from it.
@@ -119,6 +124,8 @@ impl DatabaseBuilder {
             read_only: false,
             background: true,
             tail_bytes_max: LogOptions::TAIL_BYTES_MAX,
+            read_mode: ReadMode::default(),
+            opened_bytes_max: OPENED_BYTES_MAX,
             queue_limit: QueueLimit::default(),
             index_stride_bytes: LogOptions::INDEX_STRIDE_BYTES,
             snapshot_growth_min: SNAPSHOT_GROWTH_MIN,
@@ -209,6 +216,28 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn snapshot_growth_min(mut self, bytes: u64) -> Self {
         self.options.snapshot_growth_min = bytes;
+        self
+    }
+
+    /// How the bytes of segments come into memory: through mappings of their files, unless said
+    /// otherwise.
+    #[must_use]
+    pub fn read_mode(mut self, read_mode: ReadMode) -> Self {
+        self.options.read_mode = read_mode;
+        self
+    }
+
+    /// Bytes of decrypted events that the database keeps for [`Tenant::read_position`], of all its
+    /// tenants together; none unless said otherwise.
+    ///
+    /// It pays where the same events are read again and again, and costs where they are not. What
+    /// is kept is wiped when the last holder lets go of it. Events that are not encrypted are never
+    /// kept: they are not copied in the first place.
+    ///
+    /// [`Tenant::read_position`]: crate::Tenant::read_position
+    #[must_use]
+    pub fn opened_bytes_max(mut self, bytes: usize) -> Self {
+        self.options.opened_bytes_max = bytes;
         self
     }
 

@@ -1,12 +1,12 @@
 //! Events as they are read.
 
 use std::fmt;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kimberlite_crypto::Envelope;
-use kimberlite_storage::{FrameView, StoredRecord};
+use kimberlite_storage::{FrameCursor, FrameHeader};
 use kimberlite_types::{Offset, Position, RecordKind, StreamId, Timestamp};
 
 use crate::error::Error;
@@ -14,8 +14,8 @@ use crate::tenant::TenantInner;
 
 /// An event that was read.
 ///
-/// Its bytes are slices of one buffer: of the mapped file where events are not encrypted, else of
-/// what was decrypted. Keeping one keeps that buffer.
+/// Metadata and data are slices of one buffer: of the mapped file where events are not encrypted,
+/// else of what was decrypted. Keeping one keeps that buffer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     position: Position,
@@ -27,15 +27,33 @@ pub struct Record {
     data: Bytes,
 }
 
+/// What the frame of a stored record says of it.
+pub(crate) struct RecordPlace<'a> {
+    pub(crate) frame: &'a FrameHeader,
+    pub(crate) nth: u32,
+    pub(crate) position: Position,
+}
+
+impl<'a> RecordPlace<'a> {
+    /// Returns the place of the record at `position`, which is in this frame.
+    pub(crate) fn new(frame: &'a FrameHeader, position: Position) -> Self {
+        let nth = position.get() - frame.base_position.get();
+        Self {
+            frame,
+            nth: u32::try_from(nth).expect("a frame has at most 1024 records"),
+            position,
+        }
+    }
+}
+
 impl Record {
-    pub(crate) fn new(stored: &StoredRecord, envelope: Envelope) -> Self {
-        let frame = stored.frame();
-        let nth = u64::try_from(stored.index()).expect("a frame has at most 1024 records");
+    pub(crate) fn new(place: &RecordPlace<'_>, envelope: Envelope) -> Self {
+        let frame = place.frame;
         let base = frame.base_offset.map_or(0, Offset::get);
         Self {
-            position: stored.position(),
+            position: place.position,
             stream: frame.stream,
-            offset: Offset::new(base.wrapping_add(nth)),
+            offset: Offset::new(base.wrapping_add(u64::from(place.nth))),
             time: frame.time,
             event_type: envelope.event_type,
             metadata: envelope.metadata,
@@ -105,7 +123,7 @@ pub struct RecordIter {
     of: Of,
     next: u64,
     end: u64,
-    frame: Option<FrameView>,
+    frames: FrameCursor,
     /// Why what was asked for behind `end` cannot be read.
     unreadable: Option<Error>,
 }
@@ -145,11 +163,11 @@ impl RecordIter {
         };
         let end = end.min(end_max);
         Self {
+            frames: FrameCursor::new(tenant.reader.clone()),
             tenant,
             of,
             next: start.min(end),
             end,
-            frame: None,
             unreadable,
         }
     }
@@ -167,25 +185,30 @@ impl RecordIter {
         }
     }
 
-    /// Returns the frame that holds `position`: the last one used, in most cases.
-    fn frame(&mut self, position: Position) -> Result<Option<FrameView>, Error> {
-        let holds = |frame: &&FrameView| {
-            let header = frame.header();
-            header.base_position <= position && position < header.end_position()
+    /// Reads the event at `position`; where another record stands there, its positions.
+    fn read(&mut self, position: Position) -> Result<Option<Step>, Error> {
+        let Some(frame) = self.frames.frame(position)? else {
+            return Ok(None);
         };
-        if let Some(frame) = self.frame.as_ref().filter(holds) {
-            return Ok(Some(frame.clone()));
+        if frame.header().kind != Some(RecordKind::Event) {
+            let (base, end) = (frame.header().base_position, frame.header().end_position());
+            return Ok(Some(Step::Over(base.get()..end.get())));
         }
-        self.frame = self.tenant.reader.frame(position)?;
-        Ok(self.frame.clone())
+        let Some((header, stored)) = self.frames.payload(position)? else {
+            return Ok(None);
+        };
+        let record = self
+            .tenant
+            .open_record(&RecordPlace::new(header, position), stored)?;
+        Ok(Some(Step::To(record)))
     }
+}
 
-    fn read(&self, frame: &FrameView, position: Position) -> Result<Record, Error> {
-        let stored = frame
-            .record(position)
-            .map_err(kimberlite_storage::StorageError::Corrupt)?;
-        self.tenant.open_record(&stored)
-    }
+/// What stands where an event was looked for.
+enum Step {
+    To(Record),
+    /// A frame of administrative records.
+    Over(Range<u64>),
 }
 
 impl Iterator for RecordIter {
@@ -195,17 +218,12 @@ impl Iterator for RecordIter {
         while self.next < self.end {
             let position = self.position_of(self.next)?;
             self.next += 1;
-            let frame = match self.frame(position) {
-                Ok(frame) => frame?,
+            match self.read(position) {
+                Ok(None) => return None,
+                Ok(Some(Step::To(record))) => return Some(Ok(record)),
+                Ok(Some(Step::Over(frame))) => self.next = self.next.max(frame.end).min(self.end),
                 Err(error) => return Some(Err(error)),
-            };
-            if frame.header().kind == Some(RecordKind::Event) {
-                return Some(self.read(&frame, position));
             }
-            self.next = self
-                .next
-                .max(frame.header().end_position().get())
-                .min(self.end);
         }
         self.unreadable.take().map(Err)
     }
@@ -219,17 +237,12 @@ impl DoubleEndedIterator for RecordIter {
         while self.next < self.end {
             let position = self.position_of(self.end - 1)?;
             self.end -= 1;
-            let frame = match self.frame(position) {
-                Ok(frame) => frame?,
+            match self.read(position) {
+                Ok(None) => return None,
+                Ok(Some(Step::To(record))) => return Some(Ok(record)),
+                Ok(Some(Step::Over(frame))) => self.end = self.end.min(frame.start).max(self.next),
                 Err(error) => return Some(Err(error)),
-            };
-            if frame.header().kind == Some(RecordKind::Event) {
-                return Some(self.read(&frame, position));
             }
-            self.end = self
-                .end
-                .min(frame.header().base_position.get())
-                .max(self.next);
         }
         None
     }

@@ -5,14 +5,14 @@ use std::ops::RangeBounds;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
+use bytes::{Buf as _, Bytes};
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
 use kimberlite_kernel::{Command, Rejection};
-use kimberlite_storage::{
-    AppendQueue, LogReader, OpenReport, StorageError, StoredRecord, SyncStage,
-};
+use kimberlite_storage::{AppendQueue, LogReader, OpenReport, StorageError, SyncStage};
 use kimberlite_types::{
     NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp,
 };
+use zeroize::Zeroizing;
 
 use crate::append::DurableFuture;
 use crate::cache::Caches;
@@ -25,8 +25,9 @@ use crate::environment::random;
 use crate::error::{Error, Problem};
 use crate::incarnation::Incarnation;
 use crate::keys::TenantKeys;
+use crate::opened::Holder;
 use crate::payload::split_stream_created;
-use crate::read::{Record, RecordIter};
+use crate::read::{Record, RecordIter, RecordPlace};
 use crate::shown::Shown;
 use crate::snapshot::SnapshotMaker;
 use crate::stream::Stream;
@@ -61,6 +62,8 @@ pub(crate) struct TenantInner {
     pub(crate) engine: Option<CommitLock>,
     /// Whether somebody waits for the log to fall quiet.
     pub(crate) watched: AtomicBool,
+    /// Who it is to the cache of opened events.
+    pub(crate) holder: Holder,
     pub(crate) database: Arc<DatabaseShared>,
 }
 
@@ -136,9 +139,21 @@ impl Tenant {
     ///
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when its bytes are not what was written.
     pub fn read_position(&self, position: Position) -> Result<Option<Record>, Error> {
+        let opened = &self.inner.database.opened;
+        if let Some(record) = opened.find(self.inner.holder, position) {
+            return Ok(Some(record));
+        }
         match self.inner.reader.record(position)? {
             Some(stored) if stored.frame().kind == Some(RecordKind::Event) => {
-                self.inner.open_record(&stored).map(Some)
+                let frame = *stored.frame();
+                let place = RecordPlace::new(&frame, position);
+                let stored = stored.into_payload();
+                if !(frame.flags.is_encrypted() && opened.is_on()) {
+                    return self.inner.open_record(&place, stored).map(Some);
+                }
+                let record = self.inner.open_to_keep(&place, &stored)?;
+                opened.insert(self.inner.holder, &record);
+                Ok(Some(record))
             }
             Some(_) => Ok(None),
             None => self.inner.unreadable_end().map_or(Ok(None), Err),
@@ -345,11 +360,11 @@ impl TenantInner {
 
     /// Returns the id of a stream that readers can see.
     pub(crate) fn stream_id(&self, name: &StreamName) -> Option<StreamId> {
-        if let Some(id) = self.caches().stream_ids.get(name) {
+        if let Some(id) = self.caches().stream_ids.find(name) {
             return Some(*id);
         }
         let id = self.catalog().stream(&self.sealer.name_hash(name))?;
-        self.caches().stream_ids.put(name.clone(), id);
+        self.caches().stream_ids.insert(name.clone(), id);
         Some(id)
     }
 
@@ -400,76 +415,75 @@ impl TenantInner {
     }
 
     pub(crate) fn stream_name(&self, id: StreamId) -> Result<StreamName, Error> {
-        if let Some(name) = self.caches().stream_names.get(&id) {
+        if let Some(name) = self.caches().stream_names.find(&id) {
             return Ok(name.clone());
         }
         let position = id.position();
-        let unreadable = || Problem::AdministrativeRecord {
-            kind: "stream-created",
-            position,
-        };
+        let unreadable = || unreadable("stream-created", position);
         let stored = self.reader.record(position)?.ok_or_else(unreadable)?;
         let (_, sealed) = split_stream_created(stored.payload()).ok_or_else(unreadable)?;
         let sealed = stored.payload().slice_ref(sealed);
-        let envelope = self.open_payload(&stored, &sealed)?;
+        let envelope = self.open_payload(&RecordPlace::new(stored.frame(), position), sealed)?;
         let name = std::str::from_utf8(&envelope.data).map_err(|_| unreadable())?;
         let name = StreamName::new(name).map_err(|_| unreadable())?;
-        self.caches().stream_names.put(id, name.clone());
+        self.caches().stream_names.insert(id, name.clone());
         Ok(name)
     }
 
     /// Opens a stored event.
-    pub(crate) fn open_record(&self, stored: &StoredRecord) -> Result<Record, Error> {
-        let envelope = self.open_payload(stored, stored.payload())?;
-        Ok(Record::new(stored, envelope))
+    pub(crate) fn open_record(
+        &self,
+        place: &RecordPlace<'_>,
+        stored: Bytes,
+    ) -> Result<Record, Error> {
+        let envelope = self.open_payload(place, stored)?;
+        Ok(Record::new(place, envelope))
     }
 
-    fn open_payload(
-        &self,
-        stored: &StoredRecord,
-        payload: &bytes::Bytes,
-    ) -> Result<Envelope, Error> {
-        let (frame, position) = (stored.frame(), stored.position());
-        let plaintext = if frame.flags.is_encrypted() {
-            let unreadable = || Problem::AdministrativeRecord {
-                kind: "event",
-                position,
-            };
-            let session = frame.session.ok_or_else(unreadable)?;
-            let cipher = self.cipher(session)?;
-            let nth = u32::try_from(stored.index()).expect("a frame has at most 1024 records");
-            let place = Place {
-                log_id: self.sealer.log_id,
-                stream: frame.stream,
-                session,
-                counter: frame.first_counter.wrapping_add(nth),
-            };
-            let opened = cipher.open(&place, frame.flags, payload);
-            opened
-                .map_err(|source| Problem::Payload { position, source })?
-                .into()
-        } else {
-            let unreadable = || Problem::AdministrativeRecord {
-                kind: "event",
-                position,
-            };
-            payload.get(SALT_BYTES..).ok_or_else(unreadable)?;
-            payload.slice(SALT_BYTES..)
+    /// Opens a stored event whose plaintext is wiped when nobody holds it any more.
+    fn open_to_keep(&self, place: &RecordPlace<'_>, stored: &[u8]) -> Result<Record, Error> {
+        let plaintext = Zeroizing::new(self.decrypt(place, stored)?);
+        let envelope = decode(place, Bytes::from_owner(plaintext))?;
+        Ok(Record::new(place, envelope))
+    }
+
+    fn open_payload(&self, place: &RecordPlace<'_>, stored: Bytes) -> Result<Envelope, Error> {
+        if place.frame.flags.is_encrypted() {
+            return decode(place, self.decrypt(place, &stored)?.into());
+        }
+        let mut payload = stored;
+        if payload.len() < SALT_BYTES {
+            return Err(unreadable("event", place.position).into());
+        }
+        payload.advance(SALT_BYTES);
+        decode(place, payload)
+    }
+
+    fn decrypt(&self, place: &RecordPlace<'_>, stored: &[u8]) -> Result<Vec<u8>, Error> {
+        let RecordPlace {
+            frame,
+            nth,
+            position,
+        } = *place;
+        let session = frame.session.ok_or_else(|| unreadable("event", position))?;
+        let cipher = self.cipher(session)?;
+        let place = Place {
+            log_id: self.sealer.log_id,
+            stream: frame.stream,
+            session,
+            counter: frame.first_counter.wrapping_add(nth),
         };
-        let envelope = Envelope::decode(plaintext);
-        Ok(envelope.map_err(|source| Problem::Envelope { position, source })?)
+        let opened = cipher.open(&place, frame.flags, stored);
+        Ok(opened.map_err(|source| Problem::Payload { position, source })?)
     }
 
     /// Returns the cipher of a key session, which is built once and kept.
     fn cipher(&self, session: SessionId) -> Result<Arc<SessionCipher>, Error> {
-        if let Some(cipher) = self.caches().ciphers.get(&session) {
+        if let Some(cipher) = self.caches().ciphers.find(&session) {
             return Ok(Arc::clone(cipher));
         }
         let position = session.position();
-        let unreadable = || Problem::AdministrativeRecord {
-            kind: "key-session",
-            position,
-        };
+        let unreadable = || unreadable("key-session", position);
         let stored = self.reader.record(position)?.ok_or_else(unreadable)?;
         if stored.frame().kind != Some(RecordKind::KeySession) {
             return Err(unreadable().into());
@@ -483,9 +497,25 @@ impl TenantInner {
         let data_key = data_key.ok_or(Problem::KeyUnknown { session: position })?;
         let cipher = SessionCipher::from_params(data_key, &self.sealer.log_id, &params);
         let cipher = Arc::new(cipher.map_err(wrong)?);
-        self.caches().ciphers.put(session, Arc::clone(&cipher));
+        self.caches().ciphers.insert(session, Arc::clone(&cipher));
         Ok(cipher)
     }
+}
+
+impl Drop for TenantInner {
+    fn drop(&mut self) {
+        self.database.opened.forget(self.holder);
+    }
+}
+
+fn unreadable(kind: &'static str, position: Position) -> Problem {
+    Problem::AdministrativeRecord { kind, position }
+}
+
+fn decode(place: &RecordPlace<'_>, plaintext: Bytes) -> Result<Envelope, Error> {
+    let position = place.position;
+    let envelope = Envelope::decode(plaintext);
+    Ok(envelope.map_err(|source| Problem::Envelope { position, source })?)
 }
 
 #[cfg(test)]

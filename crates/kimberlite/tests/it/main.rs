@@ -18,6 +18,7 @@ mod group_commit;
 mod keys;
 mod opening;
 mod queue;
+mod reads;
 mod repair;
 mod restore;
 mod support;

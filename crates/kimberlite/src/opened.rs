@@ -1,0 +1,145 @@
+//! Events that were decrypted, kept for those who read them again.
+//!
+//! One for all tenants of a database, so that its bound holds however many are open. It is split, so
+//! that readers on many threads seldom meet. The plaintext of what it holds is wiped when the last
+//! holder lets go of it, be that the cache or a reader.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kimberlite_types::Position;
+
+use crate::read::Record;
+use crate::sieve::Sieve;
+
+const PARTS: u64 = 8;
+
+/// What an entry takes beside the bytes of its event, roughly.
+const ENTRY_BYTES: usize = 256;
+
+/// Tells the tenants of a database apart, for as long as each is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Holder(u64);
+
+type Part = Sieve<(Holder, Position), Record>;
+
+#[derive(Debug)]
+pub(crate) struct Opened {
+    parts: Vec<Mutex<Part>>,
+    holders: AtomicU64,
+}
+
+impl Opened {
+    /// Makes a cache of so many bytes; with none it keeps nothing, and costs nothing.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        let part_bytes = bytes_max / usize::try_from(PARTS).expect("a small number");
+        let parts = if bytes_max == 0 { 0 } else { PARTS };
+        Self {
+            parts: (0..parts)
+                .map(|_| Mutex::new(Sieve::new(part_bytes)))
+                .collect(),
+            holders: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns whether anything is kept at all.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    pub(crate) fn holder(&self) -> Holder {
+        Holder(self.holders.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn find(&self, holder: Holder, position: Position) -> Option<Record> {
+        let mut part = self.part(position)?;
+        part.find(&(holder, position)).cloned()
+    }
+
+    pub(crate) fn insert(&self, holder: Holder, record: &Record) {
+        let position = record.position();
+        let Some(mut part) = self.part(position) else {
+            return;
+        };
+        let bytes = ENTRY_BYTES + record.data().len() + record.metadata().len();
+        part.insert((holder, position), record.clone(), bytes);
+    }
+
+    /// Lets go of all that a tenant had opened.
+    pub(crate) fn forget(&self, holder: Holder) {
+        for part in &self.parts {
+            hold(part).retain(|(other, _)| *other != holder);
+        }
+    }
+
+    fn part(&self, position: Position) -> Option<MutexGuard<'_, Part>> {
+        let part = usize::try_from(position.get() % PARTS).expect("a small number");
+        self.parts.get(part).map(hold)
+    }
+}
+
+// Nothing of ours panics while a part is held.
+fn hold(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kimberlite_testkit::SimulatedDisk;
+
+    use super::*;
+    use crate::{Database, Encryption, Event, ExpectedVersion, ReadMode};
+
+    /// Opens a database that copies what it reads, without a tail, and appends two events.
+    fn database(disk: &SimulatedDisk, encryption: Encryption) -> (Database, Position) {
+        let db = Database::builder("/db")
+            .disk(Arc::new(disk.clone()))
+            .background(false)
+            .encryption(encryption)
+            .read_mode(ReadMode::Copied)
+            .tail_bytes_max(0)
+            .opened_bytes_max(100_000)
+            .open()
+            .unwrap();
+        let stream = db.tenant("t").unwrap().stream("s").unwrap();
+        let events = [Event::new("t", "kept"), Event::new("t", "other")];
+        let receipt = stream.append(ExpectedVersion::Any, &events).unwrap();
+        (db, receipt.first_position())
+    }
+
+    #[test]
+    fn what_is_kept_is_read_without_the_disk_and_goes_with_its_tenant() {
+        let disk = SimulatedDisk::new(1);
+        let (db, position) = database(&disk, Encryption::On);
+        let tenant = db.tenant("t").unwrap();
+        let shared = Arc::clone(&tenant.inner().database);
+        let holder = tenant.inner().holder;
+        assert!(shared.opened.find(holder, position).is_none());
+        tenant.read_position(position).unwrap().unwrap();
+        disk.crash_after(disk.ops());
+        let _ = tenant
+            .stream("s")
+            .unwrap()
+            .append(ExpectedVersion::Any, &[Event::new("t", "never written")]);
+        let next = Position::new(position.get() + 1);
+        assert!(tenant.read_position(next).is_err(), "the disk is gone");
+        let kept = tenant.read_position(position).unwrap().unwrap();
+        assert_eq!(kept.data(), "kept");
+        assert!(shared.opened.find(holder, position).is_some());
+        drop((tenant, db));
+        assert!(shared.opened.find(holder, position).is_none());
+        assert_eq!(kept.data(), "kept");
+    }
+
+    #[test]
+    fn events_that_are_not_encrypted_are_not_kept() {
+        let disk = SimulatedDisk::new(1);
+        let (db, position) = database(&disk, Encryption::Off);
+        let tenant = db.tenant("t").unwrap();
+        tenant.read_position(position).unwrap().unwrap();
+        let inner = tenant.inner();
+        assert!(inner.database.opened.find(inner.holder, position).is_none());
+    }
+}
