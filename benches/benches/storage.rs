@@ -14,6 +14,8 @@ mod backends;
 mod latencies;
 #[path = "storage/log.rs"]
 mod log;
+#[path = "storage/reads.rs"]
+mod reads;
 #[path = "storage/threads.rs"]
 mod threads;
 
@@ -29,7 +31,6 @@ const BATCH: usize = 100;
 const EVENT_BYTES: usize = 1024;
 /// Appends of a round.
 const APPENDS: u64 = 3_000;
-const READS: u64 = 200_000;
 /// As large as the largest usual segment.
 const FLOOR_FILE_BYTES: u64 = 64 << 20;
 
@@ -110,8 +111,8 @@ fn floor_file() -> File {
     file
 }
 
-fn filled(encryption: Encryption, batches: usize) -> (tempfile::TempDir, Database, Tenant) {
-    let (dir, db) = database(encryption, SyncPolicy::OnFlush);
+fn filled(batches: usize) -> (tempfile::TempDir, Database, Tenant) {
+    let (dir, db) = database(Encryption::On, SyncPolicy::OnFlush);
     let tenant = db.tenant("t").unwrap();
     let stream = tenant.stream("s").unwrap();
     let events = events();
@@ -122,25 +123,10 @@ fn filled(encryption: Encryption, batches: usize) -> (tempfile::TempDir, Databas
     (dir, db, tenant)
 }
 
-/// Reads through the facade, all of the log in the page cache.
-fn read() {
-    for (name, encryption) in [("encrypted", Encryption::On), ("plain", Encryption::Off)] {
-        let name = format!("read_position/{name}");
-        if !latencies::is_wanted(&name) {
-            continue;
-        }
-        let (_dir, _db, tenant) = filled(encryption, 1000);
-        let end = tenant.durable_position().get();
-        latencies::reads(&name, READS, 3..end, |position| {
-            black_box(tenant.read_position(position.into()).unwrap());
-        });
-    }
-}
-
 fn verify(c: &mut Criterion) {
     let mut group = c.benchmark_group("verify");
     group.sample_size(10);
-    let (_dir, _db, tenant) = filled(Encryption::On, 1000);
+    let (_dir, _db, tenant) = filled(1000);
     group.throughput(Throughput::Bytes(1000 * BATCH as u64 * EVENT_BYTES as u64));
     group.bench_function("100k_records_of_1_kib", |b| {
         b.iter(|| tenant.verify().unwrap());
@@ -162,7 +148,8 @@ fn main() {
     append();
     threads::compare();
     backends::compare();
-    read();
+    reads::read();
+    reads::scan();
     log::append();
     log::read();
     benches();

@@ -73,21 +73,31 @@ pub(crate) fn compare(group: &str, operations: u64, cases: &[Case<'_>]) {
     }
 }
 
-/// Measures reads at jumping positions of `range`, after reading as many to warm up.
+/// Measures reads at random positions of `range`, after reading all of it once to warm up.
 pub(crate) fn reads(name: &str, count: u64, range: std::ops::Range<u64>, read: impl Fn(u64)) {
     if !is_wanted(name) {
         return;
     }
     let count = if is_smoke_run() { 2 } else { count };
     let span = range.end - range.start;
-    // A prime step: neither neighbours nor the same few.
-    let mut read_nth = |nth: u64| read(range.start + nth * 7_919 % span);
-    for nth in 0..count {
-        read_nth(nth);
+    for position in range
+        .clone()
+        .take(usize::try_from(count).unwrap_or(usize::MAX))
+    {
+        read(position);
     }
+    let mut read_nth = |nth: u64| read(range.start + mixed(nth) % span);
     let mut latencies = histogram();
     record(&mut latencies, count, &mut read_nth);
     println!("{name}: {}", quantiles(&latencies));
+}
+
+/// A number that looks random, by `SplitMix64`, so that no processor foresees the next.
+fn mixed(nth: u64) -> u64 {
+    let mut mixed = nth.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures time")]
