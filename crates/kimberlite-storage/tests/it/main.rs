@@ -6,6 +6,7 @@
 )]
 
 mod appends;
+mod counting;
 mod crashes;
 mod flips;
 mod golden;

@@ -1,130 +1,19 @@
 //! Reading gives what was written, whichever way the bytes come into memory and whoever asks.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-use kimberlite_disk::{
-    Access, DirectoryLock, Disk, DiskDirectory, DiskError, DiskFile, Entry, OpenMode,
-};
+use kimberlite_crypto::internal_hash;
+use kimberlite_disk::{Access, Disk, WriteMode};
 use kimberlite_storage::{
-    Durability, FrameCursor, LogReader, LogWriter, ReadMode, StorageError, Witness, create_log,
-    open_observer, open_writer, verify,
+    Durability, FrameCursor, LogBase, LogReader, LogWriter, ReadMode, StorageError, Witness,
+    closed_segments, create_log, open_observer, open_writer, scrub_segment, verify,
 };
 use kimberlite_testkit::{Rng, SimulatedDisk};
-use kimberlite_types::Position;
+use kimberlite_types::{Position, Timestamp};
 
+use crate::counting::Counting;
 use crate::rig::{self, Group, check_records, dir, log_id, one};
-
-/// A disk that counts the mappings that are asked of it.
-#[derive(Debug, Clone)]
-struct Counting {
-    disk: SimulatedDisk,
-    maps: Arc<AtomicUsize>,
-}
-
-#[derive(Debug)]
-struct CountingFile(Arc<dyn DiskFile>, Arc<AtomicUsize>);
-
-impl Counting {
-    fn new() -> Self {
-        Self {
-            disk: SimulatedDisk::new(1),
-            maps: Arc::default(),
-        }
-    }
-
-    fn maps(&self) -> usize {
-        self.maps.load(Ordering::Relaxed)
-    }
-
-    fn counted(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(CountingFile(file, Arc::clone(&self.maps)))
-    }
-}
-
-impl Disk for Counting {
-    fn create_dir(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.create_dir(path)
-    }
-
-    fn create(&self, path: &Path, access: Access) -> Result<Arc<dyn DiskFile>, DiskError> {
-        Ok(self.counted(self.disk.create(path, access)?))
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DiskFile>, DiskError> {
-        Ok(self.counted(self.disk.open(path, mode)?))
-    }
-
-    fn open_dir(&self, path: &Path) -> Result<Box<dyn DiskDirectory>, DiskError> {
-        self.disk.open_dir(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
-        self.disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), DiskError> {
-        self.disk.remove(path)
-    }
-
-    fn list(&self, path: &Path) -> Result<Vec<Entry>, DiskError> {
-        self.disk.list(path)
-    }
-
-    fn exists(&self, path: &Path) -> Result<bool, DiskError> {
-        self.disk.exists(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Box<dyn DirectoryLock>, DiskError> {
-        self.disk.lock(path)
-    }
-}
-
-impl DiskFile for CountingFile {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), DiskError> {
-        self.0.read_exact_at(buffer, offset)
-    }
-
-    fn write_all_at(&self, buffers: &[&[u8]], offset: u64) -> Result<(), DiskError> {
-        self.0.write_all_at(buffers, offset)
-    }
-
-    fn sync_data(&self) -> Result<(), DiskError> {
-        self.0.sync_data()
-    }
-
-    fn sync_all(&self) -> Result<(), DiskError> {
-        self.0.sync_all()
-    }
-
-    fn bytes(&self) -> Result<u64, DiskError> {
-        self.0.bytes()
-    }
-
-    fn set_bytes(&self, bytes: u64) -> Result<(), DiskError> {
-        self.0.set_bytes(bytes)
-    }
-
-    fn allocate(&self, range: Range<u64>) -> Result<(), DiskError> {
-        self.0.allocate(range)
-    }
-
-    fn map(&self, bytes: u64) -> Result<Bytes, DiskError> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.map(bytes)
-    }
-
-    fn is_private(&self) -> Result<bool, DiskError> {
-        self.0.is_private()
-    }
-}
 
 fn options(read_mode: ReadMode, tail_bytes_max: usize) -> kimberlite_storage::LogOptions {
     let mut options = rig::options(1);
@@ -190,7 +79,7 @@ fn both_modes_read_what_was_written_and_only_one_maps() {
         (ReadMode::Copied, 0),
         (ReadMode::Copied, 4 << 20),
     ] {
-        let counting = Counting::new();
+        let counting = Counting::new(SimulatedDisk::new(1));
         let disk: Arc<dyn Disk> = Arc::new(counting.clone());
         let genesis = rig::frame(0, &[rig::genesis()]);
         create_log(&disk, dir(), &options(mode, tail), log_id(), genesis).unwrap();
@@ -229,7 +118,7 @@ fn both_modes_read_what_was_written_and_only_one_maps() {
 
 #[test]
 fn an_active_segment_is_mapped_once_for_many_reads_and_never_past_what_is_visible() {
-    let counting = Counting::new();
+    let counting = Counting::new(SimulatedDisk::new(1));
     let disk: Arc<dyn Disk> = Arc::new(counting.clone());
     let genesis = rig::frame(0, &[rig::genesis()]);
     let options = options(ReadMode::Mapped, 0);
@@ -240,10 +129,11 @@ fn an_active_segment_is_mapped_once_for_many_reads_and_never_past_what_is_visibl
         append(&mut writer, &mut model, &one(&[n; 100]));
     }
     let reader = writer.reader();
+    let before = counting.maps();
     for _ in 0..100 {
         check_records(&reader, &model);
     }
-    assert_eq!(counting.maps(), 1);
+    assert_eq!(counting.maps(), before + 1);
     // What is written and not synced is in the file, and nobody sees it.
     let frames = rig::frames(writer.next_position().get(), &one(b"unsynced"));
     writer.commit(frames, Durability::Later).unwrap();
@@ -257,12 +147,12 @@ fn an_active_segment_is_mapped_once_for_many_reads_and_never_past_what_is_visibl
         check_records(&reader, &model);
     }
     check_cursors(&reader, &model);
-    assert_eq!(counting.maps(), 2);
+    assert_eq!(counting.maps(), before + 2);
 }
 
 #[test]
 fn a_damaged_record_is_told_by_whoever_copies_it_and_its_neighbours_are_read() {
-    let counting = Counting::new();
+    let counting = Counting::new(SimulatedDisk::new(1));
     let disk: Arc<dyn Disk> = Arc::new(counting.clone());
     let genesis = rig::frame(0, &[rig::genesis()]);
     let options = options(ReadMode::Copied, 0);
@@ -291,4 +181,224 @@ fn a_damaged_record_is_told_by_whoever_copies_it_and_its_neighbours_are_read() {
         counting.disk.flip(&file, byte, 0x10);
     }
     check_records(&reader, &model);
+}
+
+/// Makes a log of several segments, closes it, and returns what an opening can begin at: its end.
+fn written(disk: &SimulatedDisk) -> (Witness, Vec<Vec<u8>>) {
+    let files: Arc<dyn Disk> = Arc::new(disk.clone());
+    rig::create(disk, 1).unwrap();
+    let mut writer = open(&files, options(ReadMode::Mapped, 0));
+    let mut model = vec![rig::genesis()];
+    for group in groups() {
+        append(&mut writer, &mut model, &group);
+    }
+    let (reader, history, end) = (writer.reader(), writer.history(), writer.next_position());
+    let base = LogBase {
+        log_id: log_id(),
+        position: end,
+        chain: history.chain(),
+        time: Timestamp::default(),
+        closed: reader.sealed_before(disk, end).unwrap().unwrap(),
+    };
+    assert!(base.closed.len() > 1);
+    let witness = Witness {
+        newest: None,
+        history: Some(history),
+        base: Some(base),
+    };
+    (witness, model)
+}
+
+/// Opens such a log at its end, for writing and for reading; nothing else of it is read.
+fn open_at_end(counting: &Counting, mode: ReadMode, witness: &Witness) -> (LogWriter, LogReader) {
+    let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+    let mut none = |_: &kimberlite_storage::FrameView| panic!("no frame stands behind");
+    let opened = open_writer(&disk, dir(), options(mode, 0), witness, &mut none);
+    let (writer, report) = opened.unwrap();
+    assert_eq!(report.snapshot, Some(writer.next_position()));
+    let opened = open_observer(&disk, dir(), &options(mode, 0), witness, &mut none);
+    let (observer, report) = opened.unwrap();
+    assert_eq!(report.snapshot, Some(writer.next_position()));
+    (writer, observer)
+}
+
+/// Replays a log from every 50th frame on.
+fn check_replays(disk: &SimulatedDisk, reader: &LogReader, model: &[Vec<u8>]) {
+    for place in rig::layout(disk)
+        .iter()
+        .filter(|place| place.count > 0)
+        .step_by(50)
+    {
+        let mut next = place.position;
+        let from = Position::new(place.position);
+        let replayed = reader.replay(from, reader.end(), &mut |frame| {
+            assert_eq!(frame.header().base_position.get(), next);
+            next = frame.header().end_position().get();
+            Ok(())
+        });
+        replayed.unwrap();
+        assert_eq!(next, u64::try_from(model.len()).unwrap());
+    }
+}
+
+#[test]
+fn segments_that_are_opened_when_they_are_first_read_are_read_in_their_mode() {
+    let disk = SimulatedDisk::new(1);
+    let (witness, model) = written(&disk);
+    for mode in [ReadMode::Mapped, ReadMode::Copied] {
+        let counting = Counting::new(disk.twin());
+        let (writer, observer) = open_at_end(&counting, mode, &witness);
+        for reader in [writer.reader(), observer] {
+            check_records(&reader, &model);
+            check_cursors(&reader, &model);
+            check_replays(&counting.disk, &reader, &model);
+            let verified = verify(&reader, &counting, &[], &mut |_| ()).unwrap();
+            assert_eq!(verified.damage, []);
+            for segment in closed_segments(&reader) {
+                let damage = scrub_segment(&reader, &counting, &segment, &mut |_| ());
+                assert_eq!(damage.unwrap(), []);
+            }
+        }
+        assert_eq!(counting.maps() > 0, mode == ReadMode::Mapped);
+    }
+}
+
+#[test]
+fn what_a_missing_seal_would_tell_is_read_from_the_segment_in_its_mode() {
+    let disk = SimulatedDisk::new(1);
+    let (witness, model) = written(&disk);
+    for mode in [ReadMode::Mapped, ReadMode::Copied] {
+        let counting = Counting::new(disk.twin());
+        let (writer, _) = open_at_end(&counting, mode, &witness);
+        counting.disk.remove(&rig::seal(0)).unwrap();
+        check_records(&writer.reader(), &model);
+        assert_eq!(counting.maps() > 0, mode == ReadMode::Mapped);
+    }
+}
+
+/// Moves all entries of a seal's index but the first away from their frames.
+fn mislead(disk: &SimulatedDisk, path: &Path) {
+    let mut seal = disk.contents(path);
+    let count = u32::from_le_bytes(seal[12..16].try_into().unwrap());
+    let body = seal.len() - 32;
+    let entries = body - 8 * usize::try_from(count).unwrap();
+    assert!(count > 10);
+    for entry in seal[entries + 8..body].chunks_exact_mut(8) {
+        entry[4] ^= 1;
+    }
+    let digest = internal_hash(&seal[..body]);
+    seal[body..].copy_from_slice(digest.as_bytes());
+    disk.write_new_atomic(path, &seal, Access::Shared).unwrap();
+}
+
+#[test]
+fn a_seal_with_a_wrong_index_costs_time_alone_in_either_mode() {
+    let disk = SimulatedDisk::new(1);
+    let (witness, model) = written(&disk);
+    for extent in rig::layout(&disk).chunk_by(|a, b| a.segment == b.segment) {
+        let seal = rig::seal(extent[0].segment);
+        if disk.exists(&seal).unwrap() {
+            mislead(&disk, &seal);
+        }
+    }
+    for mode in [ReadMode::Mapped, ReadMode::Copied] {
+        let counting = Counting::new(disk.twin());
+        let (writer, observer) = open_at_end(&counting, mode, &witness);
+        for reader in [writer.reader(), observer] {
+            check_records(&reader, &model);
+            check_cursors(&reader, &model);
+            check_replays(&counting.disk, &reader, &model);
+        }
+    }
+}
+
+#[test]
+fn a_header_page_that_rotted_is_told_by_whoever_reads_the_segment() {
+    let disk = SimulatedDisk::new(1);
+    let (witness, model) = written(&disk);
+    for mode in [ReadMode::Mapped, ReadMode::Copied] {
+        let counting = Counting::new(disk.twin());
+        let (writer, _) = open_at_end(&counting, mode, &witness);
+        let reader = writer.reader();
+        let rotten = reader.segments(&counting).unwrap()[1].clone();
+        let inside = rotten.base.get()..rotten.end.get();
+        counting.disk.flip(rig::segment(inside.start), 20, 1);
+        let mut cursor = FrameCursor::new(reader.clone());
+        for (position, payload) in (0..).zip(&model) {
+            let at = Position::new(position);
+            let record = reader.record(at);
+            let found = cursor
+                .payload(at)
+                .map(|found| found.map(|(_, payload)| payload));
+            let frame = reader.frame(at);
+            if inside.contains(&position) {
+                let told = [record.map(drop), found.map(drop), frame.map(drop)];
+                for told in told {
+                    let Err(StorageError::Corrupt(damage)) = told else {
+                        panic!("{told:?}");
+                    };
+                    assert_eq!(damage.segment, rig::segment_name(inside.start));
+                }
+            } else {
+                assert_eq!(record.unwrap().unwrap().payload(), payload);
+                assert_eq!(found.unwrap().unwrap(), payload);
+                assert!(frame.unwrap().is_some());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_active_segment_that_is_written_past_the_page_cache_is_not_mapped() {
+    for is_refused in [false, true] {
+        let counting = Counting::new(SimulatedDisk::new(1));
+        if is_refused {
+            counting.disk.refuse_direct();
+        }
+        rig::create(&counting.disk, 1).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(counting.clone());
+        let mut options = options(ReadMode::Mapped, 0);
+        options.write_mode = WriteMode::Direct;
+        let mut writer = open(&disk, options);
+        let mut model = vec![rig::genesis()];
+        let reader = writer.reader();
+        let opened = counting.maps();
+        for n in 0..50_u8 {
+            append(&mut writer, &mut model, &one(&[n; 100]));
+            check_records(&reader, &model);
+        }
+        check_cursors(&reader, &model);
+        assert_eq!(counting.maps() > opened, is_refused);
+        // Its successor is not mapped either; it is, once it is closed.
+        let active = counting.maps();
+        writer.reserve(256 << 10).unwrap();
+        let closed = counting.maps();
+        assert!(closed > active, "it is sealed");
+        for n in 0..50_u8 {
+            append(&mut writer, &mut model, &one(&[n; 100]));
+            check_records(&reader, &model);
+        }
+        assert_eq!(counting.maps() > closed, is_refused);
+    }
+}
+
+#[test]
+fn an_observer_maps_nothing_that_another_process_may_append_to() {
+    let disk = SimulatedDisk::new(1);
+    let counting = Counting::new(disk.clone());
+    rig::create(&disk, 1).unwrap();
+    let mut writer = open(&rig::dyn_disk(&disk), options(ReadMode::Mapped, 0));
+    let mut model = vec![rig::genesis()];
+    for n in 0..50_u8 {
+        append(&mut writer, &mut model, &one(&[n; 100]));
+    }
+    let files: Arc<dyn Disk> = Arc::new(counting.clone());
+    let (options, witness) = (options(ReadMode::Mapped, 0), Witness::default());
+    let observed = open_observer(&files, dir(), &options, &witness, &mut |_| Ok(()));
+    let (reader, _) = observed.unwrap();
+    for _ in 0..10 {
+        check_records(&reader, &model);
+        check_cursors(&reader, &model);
+    }
+    assert_eq!(counting.maps(), 0);
 }
