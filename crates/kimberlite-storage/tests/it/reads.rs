@@ -183,7 +183,26 @@ fn a_damaged_record_is_told_by_whoever_copies_it_and_its_neighbours_are_read() {
     check_records(&reader, &model);
 }
 
-/// Makes a log of several segments, closes it, and returns what an opening can begin at: its end.
+/// Where an opening can begin that reads nothing of the segments before the last.
+fn at_end(disk: &SimulatedDisk, writer: &LogWriter) -> Witness {
+    let (history, end) = (writer.history(), writer.next_position());
+    let closed = writer.reader().sealed_before(disk, end);
+    let base = LogBase {
+        log_id: log_id(),
+        position: end,
+        chain: history.chain(),
+        time: Timestamp::default(),
+        closed: closed.unwrap().unwrap(),
+    };
+    assert!(!base.closed.is_empty());
+    Witness {
+        newest: None,
+        history: Some(history),
+        base: Some(base),
+    }
+}
+
+/// Makes a log of several segments, closes it, and returns its end to begin at.
 fn written(disk: &SimulatedDisk) -> (Witness, Vec<Vec<u8>>) {
     let files: Arc<dyn Disk> = Arc::new(disk.clone());
     rig::create(disk, 1).unwrap();
@@ -192,20 +211,12 @@ fn written(disk: &SimulatedDisk) -> (Witness, Vec<Vec<u8>>) {
     for group in groups() {
         append(&mut writer, &mut model, &group);
     }
-    let (reader, history, end) = (writer.reader(), writer.history(), writer.next_position());
-    let base = LogBase {
-        log_id: log_id(),
-        position: end,
-        chain: history.chain(),
-        time: Timestamp::default(),
-        closed: reader.sealed_before(disk, end).unwrap().unwrap(),
-    };
-    assert!(base.closed.len() > 1);
-    let witness = Witness {
-        newest: None,
-        history: Some(history),
-        base: Some(base),
-    };
+    let witness = at_end(disk, &writer);
+    let segments = disk.files();
+    let segments = segments
+        .iter()
+        .filter(|path| path.extension() == Some("seg".as_ref()));
+    assert!(segments.count() > 2);
     (witness, model)
 }
 
@@ -401,4 +412,61 @@ fn an_observer_maps_nothing_that_another_process_may_append_to() {
         check_cursors(&reader, &model);
     }
     assert_eq!(counting.maps(), 0);
+}
+
+#[test]
+fn a_mapping_that_goes_on_behind_the_end_shows_nobody_what_is_not_synced() {
+    let disk = SimulatedDisk::new(1);
+    rig::create(&disk, 1).unwrap();
+    let mut writer = open(&rig::dyn_disk(&disk), options(ReadMode::Mapped, 0));
+    let mut model = vec![rig::genesis()];
+    for n in 0..50_u8 {
+        append(&mut writer, &mut model, &one(&[n; 100]));
+    }
+    let frames = rig::frames(writer.next_position().get(), &one(b"unsynced"));
+    writer.commit(frames, Durability::Later).unwrap();
+    let reader = writer.reader();
+    for _ in 0..10 {
+        check_records(&reader, &model);
+        check_cursors(&reader, &model);
+    }
+    writer.sync().unwrap();
+    model.push(b"unsynced".to_vec());
+    check_records(&reader, &model);
+    check_cursors(&reader, &model);
+}
+
+#[test]
+fn a_cursor_that_goes_backward_tells_every_damaged_payload() {
+    let disk = SimulatedDisk::new(1);
+    rig::create(&disk, 1).unwrap();
+    let mut writer = open(&rig::dyn_disk(&disk), options(ReadMode::Mapped, 0));
+    let mut model = vec![rig::genesis()];
+    for n in 0..5_u8 {
+        append(&mut writer, &mut model, &vec![vec![vec![n; 50]; 3]]);
+    }
+    writer.reserve(256 << 10).unwrap();
+    append(&mut writer, &mut model, &one(b"in the next segment"));
+    let (end, witness) = (writer.next_position(), at_end(&disk, &writer));
+    drop(writer);
+    let place = rig::layout(&disk)[3];
+    let mut told = 0;
+    for byte in place.at..place.end {
+        let counting = Counting::new(disk.twin());
+        counting.disk.flip(rig::segment(0), byte, 0x10);
+        let (writer, _) = open_at_end(&counting, ReadMode::Mapped, &witness);
+        let mut cursor = FrameCursor::new(writer.reader());
+        for position in (0..end.get()).rev() {
+            let index = usize::try_from(position).unwrap();
+            match cursor.payload(Position::new(position)) {
+                Ok(found) => assert_eq!(found.unwrap().1, model[index], "byte {byte}"),
+                Err(StorageError::Corrupt(damage)) => {
+                    assert!((place.at..place.end).contains(&damage.byte), "{damage:?}");
+                    told += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(told >= 3 * 50);
 }
