@@ -30,6 +30,7 @@ pub(crate) const MANIFEST_NAME: &str = "backup.manifest";
 pub(crate) const MARKER_NAME: &str = "backup.unfinished";
 
 const LOCK_NAME: &str = "LOCK";
+const SEGMENT_ENDING: &str = ".seg";
 
 /// Bytes of a note, seal, state or key file that are copied at most.
 const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
@@ -230,6 +231,29 @@ impl Plan {
             chain: self.checkpoint.chain(),
             origin: self.checkpoint.origin().to_owned(),
         }
+    }
+
+    /// Whether the log once was, by a checkpoint of its own, what an earlier backup holds.
+    fn goes_on_from(&self, tenant: &BackedUpTenant) -> bool {
+        let now = self.entry();
+        if now.log_id != tenant.log_id || now.size < tenant.size {
+            return false;
+        }
+        if now.size == tenant.size {
+            return now.chain == tenant.chain;
+        }
+        let then = self.tenant.inner().checkpoints.read(tenant.size);
+        then.is_ok_and(|then| then.chain() == tenant.chain)
+    }
+
+    /// Whether all segments of an earlier backup are still there.
+    fn covers(&self, prior: &Manifest) -> bool {
+        let below = format!("tenants/{}/", self.name());
+        let mut paths = prior.files.iter().filter_map(|file| {
+            let path = file.path.strip_prefix(&below)?;
+            (path.starts_with("log/") && path.ends_with(SEGMENT_ENDING)).then_some(path)
+        });
+        paths.all(|path| self.parts.iter().any(|part| part.path() == path))
     }
 
     fn into_report(self) -> TenantBackup {
@@ -455,15 +479,13 @@ pub(crate) fn read_manifest(disk: &dyn Disk, backup: &Path) -> Result<Manifest, 
     Manifest::decode(&bytes).map_err(|source| Problem::Manifest { path, source }.into())
 }
 
-/// Refuses to put one history in the place of another.
+/// Refuses to put one history in the place of another. A log that was repaired is another one, even
+/// once it is longer than it was: records that the backup holds are lost in it.
 fn check_same_logs(to: &Path, prior: &Manifest, plans: &[Plan]) -> Result<(), Error> {
     for tenant in &prior.tenants {
         let plan = plans.iter().find(|plan| *plan.name() == tenant.name);
-        let goes_on = |plan: &&Plan| {
-            let now = plan.entry();
-            now.log_id == tenant.log_id && now.size >= tenant.size
-        };
-        if !plan.as_ref().is_some_and(goes_on) {
+        let goes_on = plan.is_some_and(|plan| plan.goes_on_from(tenant) && plan.covers(prior));
+        if !goes_on {
             return Err(other_history(to, &tenant.name));
         }
     }

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kimberlite::{BackupOptions, BackupReport, Database, Error, ErrorKind, ExpectedVersion};
+use kimberlite::{
+    BackupOptions, BackupReport, Database, Error, ErrorKind, ExpectedVersion, RepairOptions,
+};
 use kimberlite_disk::{Access, Disk};
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 
@@ -159,6 +161,49 @@ fn the_backup_of_another_history_is_never_replaced() {
             "{count}: {refused}"
         );
         assert_eq!(numbers(&rewound, BACKUP), (0..6).collect::<Vec<_>>());
+    }
+}
+
+/// What is in the backup, but for its lock.
+fn backup_files(disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = disk.files();
+    files.retain(|path| path.starts_with(BACKUP) && !path.ends_with("LOCK"));
+    let contents = |path: PathBuf| (path.clone(), disk.contents(path));
+    files.into_iter().map(contents).collect()
+}
+
+#[test]
+fn a_repaired_log_never_replaces_the_backup_that_has_what_it_lost() {
+    for lost_whole in [true, false] {
+        let disk = SimulatedDisk::new(1);
+        let db = builder(&disk, 1).open().unwrap();
+        append(&db, 0, 60, 20_000);
+        back_up(&db).unwrap();
+        drop(db);
+        let log = "/db/tenants/t/log";
+        let mut segments = disk.files();
+        segments.retain(|path| {
+            path.starts_with(log) && path.extension().is_some_and(|it| it == "seg")
+        });
+        // The last segment, or all but its beginning.
+        let last = segments.last().unwrap();
+        assert_eq!(segments.len(), 2);
+        if lost_whole {
+            disk.remove(last).unwrap();
+        } else {
+            disk.flip(last, 200_000, 1);
+        }
+        let options = RepairOptions::new().accept_loss(true);
+        assert!(builder(&disk, 2).repair("t", &options).unwrap().done);
+        let kept = backup_files(&disk);
+        let db = builder(&disk, 3).open().unwrap();
+        for count in [0, 100, 200] {
+            append(&db, 1000, count, 20_000);
+            let refused = back_up(&db).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+            assert!(backup_files(&disk) == kept, "{lost_whole}, {count}");
+        }
+        assert_eq!(numbers(&disk, BACKUP), (0..60).collect::<Vec<_>>());
     }
 }
 
