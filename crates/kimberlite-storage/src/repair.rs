@@ -135,8 +135,9 @@ impl LogCut {
 fn mend_lengths(disk: &dyn Disk, log_dir: &Path) -> Result<(), StorageError> {
     for base in segment_bases(disk, log_dir)? {
         let (segment, _) = open_segment_header(disk, log_dir, base)?;
-        if segment.file.bytes()? < segment.header.segment_bytes {
-            segment.file.set_bytes(segment.header.segment_bytes)?;
+        let bytes = segment.file.bytes()?;
+        if bytes < segment.header.segment_bytes {
+            segment.file.allocate(bytes..segment.header.segment_bytes)?;
             segment.file.sync_all()?;
         }
     }

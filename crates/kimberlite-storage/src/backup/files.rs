@@ -9,6 +9,8 @@ use super::BackedUpFile;
 use crate::error::StorageError;
 use crate::prepare::TEMPORARY_ENDING;
 
+const SEGMENT_ENDING: &str = ".seg";
+
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -88,7 +90,7 @@ pub fn file_matches(
 
 /// Copies a file of a backup from below `from` to below `to`, durably, and checks what it copies and
 /// what it wrote. Of the file in the backup only what the manifest speaks of is taken: a later
-/// backup may have added to it.
+/// backup may have added to it. The space of a segment is taken, as it was in the original.
 ///
 /// # Errors
 ///
@@ -117,6 +119,10 @@ pub fn copy_file(
     })?;
     if digest != entry.digest {
         return Err(damaged(entry));
+    }
+    if entry.path.ends_with(SEGMENT_ENDING) {
+        // Appends to it must not find the disk full.
+        unnamed.file.allocate(entry.used..entry.bytes)?;
     }
     unnamed.name(disk, entry)?;
     if file_matches(disk, to, entry)? {

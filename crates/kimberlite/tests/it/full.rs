@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-use kimberlite::{BackupOptions, Database, Error, ErrorKind, ExpectedVersion};
+use kimberlite::{
+    BackupOptions, Database, Error, ErrorKind, ExpectedVersion, RepairOptions, RestoreOptions,
+};
 use kimberlite_testkit::SimulatedDisk;
 
 use crate::support::{builder, contents, event};
@@ -186,4 +188,38 @@ fn a_real_disk_that_fills_up_fails_appends_until_it_has_space_again() {
     assert_eq!(contents(&db, "t").len(), events + 2);
     assert!(db.tenant("t").unwrap().verify().unwrap().is_sound());
     db.close().unwrap();
+}
+
+/// Whether the first segment of a database takes all the space that its length says.
+fn space_is_taken(database: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let segment = database.join("tenants/t/log/00000000000000000000.seg");
+    let metadata = segment.metadata().unwrap();
+    assert!(metadata.len() >= 256 << 10);
+    metadata.blocks() * 512 >= metadata.len()
+}
+
+#[test]
+fn restored_and_repaired_segments_have_their_space_so_that_appends_find_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, backup, restored] = ["db", "backup", "restored"].map(|name| dir.path().join(name));
+    let db = Database::open(&path).unwrap();
+    append(&db, "t", 10).unwrap();
+    let options = BackupOptions::new().with_root_key(true);
+    db.backup(&backup, &options, &mut |_| {}).unwrap();
+    db.close().unwrap();
+    assert!(space_is_taken(&path));
+    Database::builder(&restored)
+        .restore(&backup, &RestoreOptions::new(), &mut |_| {})
+        .unwrap();
+    assert!(space_is_taken(&restored), "restored");
+    let segment = path.join("tenants/t/log/00000000000000000000.seg");
+    let file = kimberlite_disk::OsDisk::new();
+    let file = kimberlite_disk::Disk::open(&file, &segment, kimberlite_disk::OpenMode::ReadWrite);
+    file.unwrap().set_bytes(128 << 10).unwrap();
+    let options = RepairOptions::new().accept_loss(true);
+    let report = Database::builder(&path).repair("t", &options).unwrap();
+    assert!(report.done);
+    assert!(space_is_taken(&path), "repaired");
 }
