@@ -11,7 +11,8 @@
 //! Fields are separated by one space, every line ends in a line feed. Numbers are decimal, hashes 64
 //! hexadecimal digits in lower case, `access` is `shared` or `private`. Tenants stand in the order of
 //! their names, files in the order of their paths, each once. A path is relative, of names that
-//! begin with a letter or digit and hold nothing but `a-z 0-9 - _ .`. `used` is how many bytes of
+//! begin with a letter or digit and hold nothing but `a-z 0-9 - _ .`: `keys/root.key`, or one below
+//! `keys/<name>/` or `tenants/<name>/` of a tenant that has a line. `used` is how many bytes of
 //! the file the digest (BLAKE3) covers; all behind them are zero. There is one text for a manifest.
 
 #![deny(clippy::indexing_slicing)]
@@ -172,12 +173,27 @@ impl Manifest {
             "file" => {
                 let file = BackedUpFile::parse(rest)?;
                 let after = self.files.last().is_none_or(|last| last.path < file.path);
-                after.then_some(())?;
+                (after && self.may_hold(&file.path)).then_some(())?;
                 self.files.push(file);
             }
             _ => return None,
         }
         Some(())
+    }
+
+    /// Whether a file is the root key, or belongs to a tenant that is listed.
+    fn may_hold(&self, path: &str) -> bool {
+        let below = path
+            .strip_prefix("keys/")
+            .or_else(|| path.strip_prefix("tenants/"));
+        let tenant = below.and_then(|below| below.split_once('/'));
+        let listed = |name: &str| {
+            let found = self
+                .tenants
+                .binary_search_by(|tenant| tenant.name.as_str().cmp(name));
+            found.is_ok()
+        };
+        path == "keys/root.key" || tenant.is_some_and(|(name, _)| listed(name))
     }
 
     /// Finds a file by its path.
@@ -334,6 +350,11 @@ mod tests {
             ("keys/t/", "keys//t/"),
             ("keys/t/", "keys/./"),
             ("keys/t/", "zeys/t/"),
+            ("keys/t/signer.pem", "backup.manifest"),
+            ("keys/t/signer.pem", "keys/signer.pem"),
+            ("keys/t/", "keys/s/"),
+            ("tenants/t/log/", "tenants/u/log/"),
+            ("tenants/t/log/", "zenants/t/log/"),
             (file, "file keys/t/signer.pem 4096 4097"),
             (file, "file keys/t/signer.pem 4096 017"),
             (file, "file keys/t/signer.pem 4096  17"),
