@@ -107,7 +107,7 @@ impl Database {
     /// # Errors
     ///
     /// * [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): `to` holds something else, or
-    ///   the backup of another history.
+    ///   the backup of another history; or there are more files than a manifest can name.
     /// * [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): a log is damaged; damage is not copied.
     /// * [`ErrorKind::NotFound`](crate::ErrorKind::NotFound): the database is read-only, and a
     ///   tenant has no checkpoint.
@@ -425,12 +425,7 @@ impl Run<'_> {
             files,
         };
         let disk = self.disk.as_ref();
-        let text = manifest.encode();
-        disk.write_new_atomic(
-            &self.to.join(MANIFEST_NAME),
-            text.as_bytes(),
-            Access::Shared,
-        )?;
+        put_manifest(disk, &self.to, &manifest, MANIFEST_BYTES_MAX)?;
         disk.remove(&self.to.join(MARKER_NAME))?;
         disk.sync_dir(&self.to)?;
         let prior = self.prior.take().map(|prior| prior.files);
@@ -463,6 +458,22 @@ fn look_at_target(disk: &dyn Disk, to: &Path) -> Result<(Option<Manifest>, bool)
         path: to.to_owned(),
     }
     .into())
+}
+
+/// Puts a manifest in place of the one before, unless nothing could read it.
+fn put_manifest(
+    disk: &dyn Disk,
+    to: &Path,
+    manifest: &Manifest,
+    bytes_max: u64,
+) -> Result<(), Error> {
+    let text = manifest.encode();
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > bytes_max {
+        let files = manifest.files.len();
+        return Err(Problem::TooManyFiles { files, bytes_max }.into());
+    }
+    disk.write_new_atomic(&to.join(MANIFEST_NAME), text.as_bytes(), Access::Shared)?;
+    Ok(())
 }
 
 /// Reads the manifest of a backup.
@@ -504,4 +515,27 @@ fn other_history(path: &Path, name: &TenantName) -> Error {
         name: name.as_str().to_owned(),
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_manifest_that_nothing_could_read_never_replaces_one() {
+        let disk = kimberlite_testkit::SimulatedDisk::new(1);
+        let to = Path::new("/backup");
+        disk.create_dir_all(to).unwrap();
+        let manifest = |time| Manifest {
+            time: kimberlite_types::Timestamp::from_nanoseconds(time),
+            tenants: Vec::new(),
+            files: Vec::new(),
+        };
+        let bytes = u64::try_from(manifest(1).encode().len()).unwrap();
+        put_manifest(&disk, to, &manifest(1), bytes).unwrap();
+        let refused = put_manifest(&disk, to, &manifest(2), bytes - 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+        assert_eq!(read_manifest(&disk, to).unwrap(), manifest(1));
+    }
 }

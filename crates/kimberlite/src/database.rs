@@ -10,7 +10,7 @@ use kimberlite_storage::{
 };
 use kimberlite_types::TenantName;
 
-use crate::backup::MANIFEST_NAME;
+use crate::backup;
 use crate::error::{Error, Problem};
 use crate::keys::KeyStore;
 use crate::open;
@@ -85,8 +85,13 @@ impl Database {
         if disk.exists(&path.join(restore::MARKER_NAME))? {
             return Err(Problem::UnfinishedRestore { path }.into());
         }
-        if !options.read_only && disk.exists(&path.join(MANIFEST_NAME))? {
-            return Err(Problem::IsBackup { path }.into());
+        if !options.read_only {
+            // A backup that was never finished has no manifest, but it may have all keys.
+            for name in [backup::MANIFEST_NAME, backup::MARKER_NAME] {
+                if disk.exists(&path.join(name))? {
+                    return Err(Problem::IsBackup { path }.into());
+                }
+            }
         }
         let may_create = options.create && !options.read_only;
         if !exists && !may_create {

@@ -84,6 +84,11 @@ pub(crate) enum Problem {
         #[source]
         source: ManifestError,
     },
+    #[error(
+        "the backup has {files} files, more than a manifest of {bytes_max} bytes can name: nothing \
+         was replaced"
+    )]
+    TooManyFiles { files: usize, bytes_max: u64 },
     #[error("tenant {name:?} has no checkpoint that could vouch for a backup: make one")]
     NoCheckpoint { name: String },
     #[error(
@@ -258,6 +263,7 @@ impl Error {
             | Problem::NotARootKey { .. }
             | Problem::TooManyIncarnations
             | Problem::OtherHistory { .. }
+            | Problem::TooManyFiles { .. }
             | Problem::NotWritten { .. }
             | Problem::Origin(_)
             | Problem::Json(_) => ErrorKind::InvalidInput,

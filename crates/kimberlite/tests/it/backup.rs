@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kimberlite::{
     BackupOptions, BackupReport, Database, Error, ErrorKind, ExpectedVersion, RepairOptions,
+    RestoreOptions,
 };
 use kimberlite_disk::{Access, Disk};
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
@@ -97,6 +98,13 @@ fn the_root_key_stays_behind_unless_it_is_asked_for_and_keys_stay_private() {
         let file = disk.open(&path, kimberlite_disk::OpenMode::Read).unwrap();
         assert!(file.is_private().unwrap(), "{key}");
     }
+    // Nothing deletes a root key, and a restore takes none that the backup was made without.
+    db.backup(Path::new(BACKUP), &options, &mut |_| {}).unwrap();
+    assert!(disk.exists(&root).unwrap());
+    let restored = open_at(&disk, "/restored", 2)
+        .restore(Path::new(BACKUP), &RestoreOptions::new(), &mut |_| {})
+        .unwrap();
+    assert!(restored.lacks_root_key);
 }
 
 #[test]
@@ -182,9 +190,8 @@ fn a_repaired_log_never_replaces_the_backup_that_has_what_it_lost() {
         drop(db);
         let log = "/db/tenants/t/log";
         let mut segments = disk.files();
-        segments.retain(|path| {
-            path.starts_with(log) && path.extension().is_some_and(|it| it == "seg")
-        });
+        segments
+            .retain(|path| path.starts_with(log) && path.extension().is_some_and(|it| it == "seg"));
         // The last segment, or all but its beginning.
         let last = segments.last().unwrap();
         assert_eq!(segments.len(), 2);
@@ -258,6 +265,12 @@ fn a_backup_that_is_cut_short_anywhere_is_known_for_it_and_goes_on() {
                     "op {op}, {mode:?}: the old backup is gone"
                 );
                 old += u32::from(found && cut);
+                let marker = Path::new(BACKUP).join("backup.unfinished");
+                if found || disk.exists(&marker).unwrap() {
+                    let writer = open_at(&disk, BACKUP, 4).open().map(drop);
+                    let refused = writer.unwrap_err();
+                    assert_eq!(refused.kind(), ErrorKind::ReadOnly, "op {op}: {refused}");
+                }
                 let db = builder(&disk, 3).open().unwrap();
                 let report = back_up(&db).unwrap();
                 resumed += u32::from(report.resumed);
