@@ -102,6 +102,9 @@ pub enum DamageKind {
     /// An administrative record cannot be read, so that what follows has no meaning.
     #[error("an administrative record cannot be read")]
     AdministrativeRecord,
+    /// The log does not begin its newest incarnation where it should.
+    #[error("the record with which the log began anew, after a restore or a repair, is not here")]
+    IncarnationRecord,
     /// A sealed segment's digest differs.
     #[error("the segment does not match its seal")]
     SealMismatch,

@@ -198,29 +198,46 @@ fn free_tail_path(
     disk: &dyn Disk,
     kept_dir: &Path,
     segment: &Segment,
-    (end, byte): (Position, u64),
+    place: KeptPlace,
 ) -> Result<PathBuf, StorageError> {
+    let KeptPlace { end, byte, ending } = place;
     let (end, base) = (end.get(), segment.base().get());
     let name = format!("{end:020}-{base:020}-{byte}");
-    let mut path = kept_dir.join(format!("{name}.tail"));
+    let mut path = kept_dir.join(format!("{name}{ending}"));
     let mut count = 1;
     while disk.exists(&path)? {
-        path = kept_dir.join(format!("{name}-{count}.tail"));
+        path = kept_dir.join(format!("{name}-{count}{ending}"));
         count += 1;
     }
     Ok(path)
 }
 
-/// Keeps a copy of what is about to be cut off a segment at a byte where the log ends at a position.
+/// What copies of torn ends end in.
+const TAIL_ENDING: &str = ".tail";
+
+/// What copies of bytes that a repair cut off end in: no torn end, and told of by another record.
+pub(crate) const CUT_ENDING: &str = ".cut";
+
+/// Where bytes stood of which a copy is kept.
+#[derive(Clone, Copy)]
+pub(crate) struct KeptPlace {
+    /// Where the log ends without them.
+    pub(crate) end: Position,
+    /// Byte of the segment.
+    pub(crate) byte: u64,
+    pub(crate) ending: &'static str,
+}
+
+/// Keeps a copy of what is about to be cut off a segment.
 pub(crate) fn keep_tail(
     disk: &dyn Disk,
     log_dir: &Path,
     segment: &Segment,
-    at: (Position, u64),
+    place: KeptPlace,
     tail: &[u8],
 ) -> Result<(), StorageError> {
     let kept_dir = log_dir.join(DISCARDED_DIR);
-    let kept_in = free_tail_path(disk, &kept_dir, segment, at)?;
+    let kept_in = free_tail_path(disk, &kept_dir, segment, place)?;
     disk.create_dir_all(&kept_dir)?;
     Ok(disk.write_new_atomic(&kept_in, tail, Access::Private)?)
 }
@@ -238,7 +255,7 @@ pub(crate) fn discarded_at(
         entries => entries?,
     };
     let of_here = |entry: &Entry| -> Option<(Position, u64)> {
-        let mut parts = entry.name.strip_suffix(".tail")?.split('-');
+        let mut parts = entry.name.strip_suffix(TAIL_ENDING)?.split('-');
         let mut number = || parts.next()?.parse().ok();
         let (position, base, byte) = (number()?, number()?, number()?);
         (position == end.get()).then_some((Position::new(base), byte))
@@ -271,7 +288,12 @@ pub(crate) fn discard_torn(
         return Ok(());
     };
     let bytes = written_end - scan.end_at;
-    keep_tail(disk, log_dir, segment, (scan.end, scan.end_at), torn)?;
+    let place = KeptPlace {
+        end: scan.end,
+        byte: scan.end_at,
+        ending: TAIL_ENDING,
+    };
+    keep_tail(disk, log_dir, segment, place, torn)?;
     segment.file.zero(scan.end_at..written_end)?;
     segment.file.sync_data()?;
     tracing::warn!(

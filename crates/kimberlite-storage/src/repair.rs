@@ -3,9 +3,9 @@
 //! Nothing is deleted: bytes of the segment that is cut are copied to `discarded/` first, segments
 //! behind it and seals get the ending `.lost` in place. Order: 1. the copy is durable, 2. seals from
 //! the cut on are set aside, 3. segments behind it, the last first, so that there is never a gap, 4.
-//! zeros are written over what was copied, 5. segments that were cut short get their length back. A
-//! crash after any of these leaves a log that is damaged at the same place or that ends there: the
-//! same repair goes on from it.
+//! zeros are written over what was copied, 5. segments that are too short or too long get their length
+//! back, with a copy of what is too much first. A crash after any of these leaves a log that is damaged
+//! at the same place or that ends there: the same repair goes on from it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::error::StorageError;
 use crate::open::segment_bases;
 use crate::options::ReadMode;
 use crate::reader::read_bytes;
-use crate::recovery::keep_tail;
+use crate::recovery::{CUT_ENDING, KeptPlace, keep_tail};
 use crate::scan::{Depth, Found, Window};
 use crate::segment::{
     FRAMES_AT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, seal_path, segment_name, segment_path,
@@ -27,6 +27,9 @@ use crate::segment::{
 
 /// What files that were set aside end in.
 const LOST_ENDING: &str = ".lost";
+
+/// How much of what a segment has beyond its length is copied at a time, each to a file of its own.
+const SURPLUS_BYTES: u64 = 64 << 20;
 
 /// Where a log would be cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +117,7 @@ impl LogCut {
         let tail = tail.get(..usize::try_from(self.bytes).unwrap_or(usize::MAX));
         let tail = tail.unwrap_or_default();
         if !tail.is_empty() {
-            keep_tail(disk, &log_dir, &segment, (self.position, self.byte), tail)?;
+            keep_tail(disk, &log_dir, &segment, self.kept_from(self.byte), tail)?;
         }
         for base in self.segments.iter().rev() {
             set_aside(disk, &seal_path(&log_dir, *base))?;
@@ -127,21 +130,44 @@ impl LogCut {
             segment.file.zero(self.byte..self.byte + self.bytes)?;
             segment.file.sync_data()?;
         }
-        mend_lengths(disk, &log_dir)
+        self.mend_lengths(disk, &log_dir)
     }
-}
 
-/// Gives segments that were cut short, but for free space, the length that they were made with.
-fn mend_lengths(disk: &dyn Disk, log_dir: &Path) -> Result<(), StorageError> {
-    for base in segment_bases(disk, log_dir)? {
-        let (segment, _) = open_segment_header(disk, log_dir, base)?;
-        let bytes = segment.file.bytes()?;
-        if bytes < segment.header.segment_bytes {
-            segment.file.allocate(bytes..segment.header.segment_bytes)?;
+    /// Gives segments the length that they were made with: what one lacks is free space, what it has
+    /// beyond is no part of the log.
+    fn mend_lengths(&self, disk: &dyn Disk, log_dir: &Path) -> Result<(), StorageError> {
+        for base in segment_bases(disk, log_dir)? {
+            let (segment, found) = open_segment_header(disk, log_dir, base)?;
+            let expected = segment.header.segment_bytes;
+            if found == expected {
+                continue;
+            }
+            let mut at = expected;
+            while at < found {
+                let bytes = (found - at).min(SURPLUS_BYTES);
+                let surplus = read_bytes(&segment, at, bytes)?;
+                if surplus.iter().any(|&byte| byte != 0) {
+                    keep_tail(disk, log_dir, &segment, self.kept_from(at), &surplus)?;
+                }
+                at += bytes;
+            }
+            if found < expected {
+                segment.file.allocate(found..expected)?;
+            } else {
+                segment.file.set_bytes(expected)?;
+            }
             segment.file.sync_all()?;
         }
+        Ok(())
     }
-    Ok(())
+
+    fn kept_from(&self, byte: u64) -> KeptPlace {
+        KeptPlace {
+            end: self.position,
+            byte,
+            ending: CUT_ENDING,
+        }
+    }
 }
 
 /// Gives a file of a tenant, if it is there, a name under which it is kept and no longer counts.

@@ -243,6 +243,41 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Whether any note names this incarnation, its signature right or not.
+    pub(crate) fn names_this_incarnation(&self) -> Result<bool, Error> {
+        let names = |note: &str| note.lines().next() == Some(self.origin());
+        let mut sizes = self.sizes()?.into_iter();
+        Ok(self.store.shown().is_some_and(|note| names(&note))
+            || sizes.any(|size| self.store.note(size).is_ok_and(|note| names(&note))))
+    }
+
+    /// Returns the sizes of notes that an incarnation which ended signed over records that this log
+    /// does not share with it.
+    pub(crate) fn left_over(&self) -> Result<Vec<Position>, Error> {
+        let mut sizes = self.sizes()?;
+        sizes.retain(|&size| {
+            let note = self.store.note(size);
+            note.is_ok_and(|note| self.is_left_over(&note))
+        });
+        Ok(sizes)
+    }
+
+    /// Whether such a note is the one that other tools see.
+    pub(crate) fn shows_left_over(&self) -> bool {
+        let shown = self.store.shown();
+        shown.is_some_and(|note| self.is_left_over(&note))
+    }
+
+    fn is_left_over(&self, note: &str) -> bool {
+        let Ok(signed) = SignedCheckpoint::parse(note) else {
+            return false;
+        };
+        self.earlier.iter().any(|(verifier, size)| {
+            let body = signed.clone().verify(verifier);
+            body.is_ok_and(|body| body.size > *size)
+        })
+    }
+
     /// Reads the checkpoint that other tools see; `None` when there is none.
     pub(crate) fn shown(&self) -> Option<Result<Checkpoint, Error>> {
         Some(self.check(self.store.shown()?, Position::ZERO))

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{Command, State, apply_committed};
 use kimberlite_storage::{
-    AppendQueue, CheckpointStore, FrameBuilder, FramePlacement, FrameView, LogReader, OpenReport,
-    StorageError, Witness, create_log, first_record, log_exists, open_observer, open_writer,
+    AppendQueue, CheckpointStore, Damage, DamageKind, FrameBuilder, FramePlacement, FrameView,
+    LogReader, OpenReport, StorageError, Witness, create_log, first_record, log_exists,
+    open_observer, open_writer,
 };
 use kimberlite_types::{LogId, Position, RecordFlags, RecordKind, TenantName, Timestamp};
 use zeroize::Zeroizing;
@@ -296,8 +297,11 @@ fn finish(
     database: &Arc<DatabaseShared>,
     name: &TenantName,
     known: Known,
-    opened: Opened,
+    mut opened: Opened,
 ) -> Result<Tenant, Error> {
+    if let Some(incarnation) = &known.incarnation {
+        check_incarnation(incarnation, &mut opened)?;
+    }
     let options = &database.options;
     let log_id = opened.reader.log_id();
     let (_, _, data_key) = known.keys.newest();
@@ -356,7 +360,6 @@ fn finish(
 /// watermark says that the rest is durable.
 fn settle(tenant: &Tenant) -> Result<(), Error> {
     let inner = tenant.inner();
-    check_incarnation(inner)?;
     if inner.engine.is_none() {
         return Ok(());
     }
@@ -364,22 +367,39 @@ fn settle(tenant: &Tenant) -> Result<(), Error> {
     tenant.settle()
 }
 
-/// Holds the log against the record with which its incarnation begins.
-fn check_incarnation(inner: &TenantInner) -> Result<(), Error> {
-    let (Some(incarnation), None) = (&inner.incarnation, inner.unreadable_end()) else {
+/// Holds the log against the record with which its incarnation begins. For a reader another one is
+/// damage like any other, which a repair has to be able to read past.
+fn check_incarnation(incarnation: &Incarnation, opened: &mut Opened) -> Result<(), Error> {
+    let (position, end) = (incarnation.position, opened.reader.end());
+    let report = &mut opened.report;
+    let told = !report.damage.is_empty() || report.rolled_back.is_some();
+    if end == position || (end < position && told) {
         return Ok(());
+    }
+    let found = match opened.reader.record(position) {
+        Ok(Some(record)) if incarnation.is_recorded_by(&record) => return Ok(()),
+        Err(StorageError::Corrupt(damage)) => Err(damage),
+        found => Ok(found?),
     };
-    let position = incarnation.position;
-    if inner.reader.end() == position {
-        return Ok(());
+    if opened.engine.is_some() {
+        return Err(match found {
+            Ok(_) => Problem::IncarnationRecord { position }.into(),
+            Err(damage) => StorageError::Corrupt(damage).into(),
+        });
     }
-    let record = inner.reader.record(position)?;
-    let recorded = record.is_some_and(|record| incarnation.is_recorded_by(&record));
-    if recorded {
-        Ok(())
-    } else {
-        Err(Problem::IncarnationRecord { position }.into())
-    }
+    let last = Position::new(end.get().saturating_sub(1));
+    let damage = match (found, opened.reader.frame(position.min(last))) {
+        (Err(damage), _) | (_, Err(StorageError::Corrupt(damage))) => damage,
+        (Ok(_), frame) => Damage {
+            position: position.min(end),
+            ..frame?
+                .ok_or(Problem::IncarnationRecord { position })?
+                .damage(DamageKind::IncarnationRecord)
+        },
+    };
+    report.damage.push(damage);
+    report.damage.sort_by_key(|damage| damage.position);
+    Ok(())
 }
 
 fn boxed(error: Error) -> Box<dyn std::error::Error + Send + Sync> {

@@ -18,7 +18,7 @@ use crate::environment::random;
 use crate::error::{Error, Problem};
 use crate::incarnation::{Beginning, Cause, Incarnation};
 use crate::options::{DatabaseBuilder, Options};
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, TenantInner};
 
 /// How a tenant is repaired.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +97,7 @@ impl DatabaseBuilder {
         let tenant = reader.existing_tenant(name.as_str())?;
         let repair = Repair::plan(&writer, tenant)?;
         let mut report = repair.report();
-        if (report.problems.is_empty() && !repair.is_begun()) || !options.accept_loss {
+        if report.problems.is_empty() || !options.accept_loss {
             return Ok(report);
         }
         repair.make(&writer)?;
@@ -116,7 +116,11 @@ struct Repair {
     tenant: Tenant,
     dir: PathBuf,
     problems: Vec<String>,
+    /// Whether an earlier repair came as far as the new incarnation, whose record is still owed.
+    begun: bool,
     cut: LogCut,
+    /// Sizes of checkpoints of records that an earlier repair has cut off.
+    left_over: Vec<Position>,
     newest: Option<Checkpoint>,
     /// All checkpoint files, by the size in their name.
     sizes: Vec<Position>,
@@ -171,43 +175,61 @@ impl Repair {
             }
         }
         let cut = LogCut::plan(disk, &dir, at)?;
-        let sizes = inner.checkpoints.sizes()?;
         Ok(Self {
             newest: sound.pop(),
             dir,
             problems,
+            begun: is_begun(inner, cut.position)?,
             cut,
-            sizes,
+            left_over: inner.checkpoints.left_over()?,
+            sizes: inner.checkpoints.sizes()?,
             tenant,
         })
     }
 
-    /// Whether an earlier repair came as far as the new incarnation, whose record is still owed.
-    fn is_begun(&self) -> bool {
-        let incarnation = self.tenant.inner().incarnation.as_ref();
-        incarnation
-            .is_some_and(|it| it.cause == Cause::Repaired && it.position == self.cut.position)
-            && self.tenant.inner().reader.end() <= self.cut.position
+    /// Whether the log itself has to be repaired, and not only what stands beside it.
+    fn cuts(&self) -> bool {
+        self.begun || !self.problems.is_empty()
+    }
+
+    fn all_problems(&self) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        if self.begun {
+            problems.push("a repair of this log was begun and is not finished".to_owned());
+        }
+        let left_over = self.left_over.iter();
+        problems.extend(left_over.map(|size| {
+            format!("the checkpoint of {size} records speaks of some that a repair has cut off")
+        }));
+        if self.left_over.is_empty() && self.tenant.inner().checkpoints.shows_left_over() {
+            problems.push("the file checkpoint speaks of records that a repair has cut off".into());
+        }
+        problems
     }
 
     fn known_end(&self) -> Position {
+        if !self.cuts() {
+            return self.cut.position;
+        }
         let newest = self.newest.as_ref().map(Checkpoint::position);
         let named = self.sizes.last().copied();
         let begun = self.tenant.inner().incarnation.as_ref();
-        let begun = begun.filter(|_| self.is_begun()).map(|it| it.known_end);
+        let begun = begun.filter(|_| self.begun).map(|it| it.known_end);
         let seen = [newest, named, begun].into_iter().flatten();
         seen.fold(self.cut.known_end, Position::max)
     }
 
     fn lost_checkpoints(&self) -> impl Iterator<Item = Position> {
         let sizes = self.sizes.iter().copied();
-        sizes.filter(|&size| size > self.cut.position)
+        sizes.filter(|&size| {
+            (self.cuts() && size > self.cut.position) || self.left_over.contains(&size)
+        })
     }
 
     fn report(&self) -> RepairReport {
         let name = |base: &Position| format!("{:020}.seg", base.get());
         RepairReport {
-            problems: self.problems.clone(),
+            problems: self.all_problems(),
             end: self.cut.position,
             known_end: self.known_end(),
             cut_at: (name(&self.cut.segment_base), self.cut.byte),
@@ -222,7 +244,7 @@ impl Repair {
         let options = &writer.shared().options;
         let disk = Arc::clone(&options.disk);
         let inner = self.tenant.inner();
-        if !self.is_begun() {
+        if self.cuts() && !self.begun {
             let stated = self.newest.as_ref().map_or(
                 Statement {
                     size: Position::ZERO,
@@ -247,7 +269,9 @@ impl Repair {
             let next = Incarnation::begin(of, token).ok_or(Problem::TooManyIncarnations)?;
             next.write(disk.as_ref(), &self.dir)?;
         }
-        self.cut.make(disk.as_ref(), &self.dir)?;
+        if self.cuts() {
+            self.cut.make(disk.as_ref(), &self.dir)?;
+        }
         for size in self.lost_checkpoints() {
             for ending in ["note", "state"] {
                 let name = format!("checkpoints/{:020}.{ending}", size.get());
@@ -261,4 +285,18 @@ impl Repair {
         }
         Ok(())
     }
+}
+
+/// Whether a repair that cuts at `position` is to go on with the incarnation that is there. One that
+/// has signed anything is over: its notes speak of records that are lost.
+fn is_begun(inner: &TenantInner, position: Position) -> Result<bool, Error> {
+    let Some(incarnation) = &inner.incarnation else {
+        return Ok(false);
+    };
+    if incarnation.cause != Cause::Repaired || incarnation.position != position {
+        return Ok(false);
+    }
+    let record = inner.reader.record(position).ok().flatten();
+    let recorded = record.is_some_and(|record| incarnation.is_recorded_by(&record));
+    Ok(!recorded && !inner.checkpoints.names_this_incarnation()?)
 }

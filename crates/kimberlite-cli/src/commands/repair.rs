@@ -25,10 +25,14 @@ pub(crate) fn run(db: &Path, args: &Repair, output: &Output) -> Result<ExitCode,
             report.known_end,
         );
         let (segment, byte) = &report.cut_at;
-        text.push(format!(
-            "the log {verb} ended at position {end}, in segment {segment} at byte {byte}; records \
-             {end}..{known} at least are lost, also those that can be read"
-        ));
+        text.push(if known > end {
+            format!(
+                "the log {verb} ended at position {end}, in segment {segment} at byte {byte}; \
+                 records {end}..{known} at least are lost, also those that can be read"
+            )
+        } else {
+            format!("no record is known to be lost: the log ends at position {end}")
+        });
         text.extend(
             report
                 .segments

@@ -288,13 +288,15 @@ impl<'a, 'v> Opening<'a, 'v> {
         }
     }
 
-    /// Shows a frame to the visitor, unless something before it was damaged.
+    /// Shows a frame to the visitor, unless something before it was damaged. A wrong length alone hides
+    /// no record.
     pub(super) fn visit(&mut self, frame: &FrameView) -> Result<(), StorageError> {
         self.last_time = self.last_time.max(frame.header().time);
         if self.is_before_base(frame)? {
             return Ok(());
         }
-        if frame.header().count == 0 || !self.damage.is_empty() {
+        let hides = |damage: &Damage| !matches!(damage.kind, DamageKind::SegmentBytes { .. });
+        if frame.header().count == 0 || self.damage.iter().any(hides) {
             return Ok(());
         }
         self.visited = frame.header().end_position();

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use kimberlite::{
-    Error, ErrorKind, ExpectedVersion, RecordKind, RepairOptions, RepairReport, Tenant,
+    DatabaseBuilder, Error, ErrorKind, ExpectedVersion, Position, RecordKind, RepairOptions,
+    RepairReport, Tenant,
 };
-use kimberlite_disk::Disk;
+use kimberlite_disk::{Access, Disk};
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 
 use crate::support::{builder, contents, event, kinds};
@@ -17,8 +18,12 @@ fn written() -> SimulatedDisk {
 }
 
 fn written_with(bytes: [usize; 6]) -> SimulatedDisk {
+    written_by(bytes, |builder| builder)
+}
+
+fn written_by(bytes: [usize; 6], options: fn(DatabaseBuilder) -> DatabaseBuilder) -> SimulatedDisk {
     let disk = SimulatedDisk::new(1);
-    let db = builder(&disk, 1).open().unwrap();
+    let db = options(builder(&disk, 1)).open().unwrap();
     let tenant = db.tenant("t").unwrap();
     let stream = tenant.stream("s").unwrap();
     for (n, bytes) in bytes.into_iter().enumerate() {
@@ -81,13 +86,36 @@ fn position_of(disk: &SimulatedDisk, event: usize) -> (u64, String, u64) {
     (record.position().get(), segment.unwrap().name.clone(), byte)
 }
 
+/// A byte of a frame header, and one of the payload of a frame of one record.
+const HEADER: u64 = 50;
+const PAYLOAD: u64 = 112 + 8 + 20;
+
+fn recoveries(tenant: &Tenant) -> usize {
+    let kinds = kinds(tenant).into_iter();
+    kinds.filter(|kind| *kind == RecordKind::Recovery).count()
+}
+
+fn kept(disk: &SimulatedDisk, ending: &str) -> Vec<PathBuf> {
+    let mut files = disk.files();
+    files.retain(|path| path.extension().is_some_and(|it| it == ending));
+    files
+}
+
+/// Removes the active segment.
+fn roll_back(disk: &SimulatedDisk) {
+    let names = segments(disk);
+    disk.remove(names.last().unwrap()).unwrap();
+    let closed = &names[names.len() - 2];
+    disk.remove(&closed.with_extension("seal")).unwrap();
+}
+
 #[test]
 fn damage_in_the_middle_takes_what_stands_behind_it_and_keeps_its_bytes() {
-    for event in 1..6 {
+    for (event, within) in (1..6).flat_map(|event| [(event, HEADER), (event, PAYLOAD)]) {
         let disk = written();
         let (position, segment, byte) = position_of(&disk, event);
         let path = Path::new("/db/tenants/t/log").join(&segment);
-        disk.flip(&path, byte + 50, 1);
+        disk.flip(&path, byte + within, 1);
         // A seal would pass over it at opening; verify finds it.
         let before = disk.snapshot();
         let ops = disk.ops();
@@ -103,14 +131,13 @@ fn damage_in_the_middle_takes_what_stands_behind_it_and_keeps_its_bytes() {
         let done = repair(&disk, true, 3).unwrap();
         assert!(done.done);
         assert_eq!(done.end, plan.end);
-        check(&disk, event, &format!("event {event}"));
-        // What was cut is kept: as a tail, or under another name.
-        let kept = disk.files();
-        let tail = kept
-            .iter()
-            .find(|it| it.extension().is_some_and(|it| it == "tail"));
-        assert_eq!(tail.is_some(), within);
-        if let Some(tail) = tail {
+        let tenant = check(&disk, event, &format!("event {event}"));
+        assert_eq!(recoveries(&tenant), 1, "event {event}");
+        drop(tenant);
+        // What was cut is kept: as a copy, or under another name.
+        let copies = kept(&disk, "cut");
+        assert_eq!(copies.len(), usize::from(within));
+        if let Some(tail) = copies.first() {
             let (tail, from) = (disk.contents(tail), usize::try_from(byte).unwrap());
             assert_eq!(before.contents(&path)[from..][..tail.len()], tail);
         }
@@ -127,11 +154,7 @@ fn damage_in_the_middle_takes_what_stands_behind_it_and_keeps_its_bytes() {
 #[test]
 fn a_rolled_back_log_goes_on_under_a_new_name_and_says_what_is_lost() {
     let disk = written();
-    let names = segments(&disk);
-    let last = names.last().unwrap();
-    disk.remove(last).unwrap();
-    let closed = &names[names.len() - 2];
-    disk.remove(&closed.with_extension("seal")).unwrap();
+    roll_back(&disk);
     let opened = builder(&disk, 2).open().unwrap().tenant("t").map(drop);
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::RolledBack);
     let done = repair(&disk, true, 3).unwrap();
@@ -190,23 +213,47 @@ fn a_sound_log_is_not_changed() {
     }
 }
 
+const SMALL: [usize; 6] = [100, 240_000, 100, 240_000, 100, 100];
+
+fn small() -> SimulatedDisk {
+    written_with(SMALL).snapshot()
+}
+
+/// With a snapshot of the whole log.
+fn with_snapshot() -> SimulatedDisk {
+    let disk = written_by(SMALL, |builder| builder.snapshot_growth_min(1));
+    let db = builder(&disk, 2).read_only(true).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    assert!(tenant.open_report().snapshot.is_some());
+    disk.snapshot()
+}
+
+fn rot(disk: &SimulatedDisk, event: usize, within: u64) {
+    let (_, segment, byte) = position_of(disk, event);
+    let path = Path::new("/db/tenants/t/log").join(segment);
+    disk.flip(path, byte + within, 1);
+}
+
+type Case = (fn() -> SimulatedDisk, fn(&SimulatedDisk));
+
+/// Logs, and what befalls them: in the active segment, and in the sealed one.
+const CASES: [Case; 4] = [
+    (small, roll_back),
+    (small, |disk| rot(disk, 3, HEADER)),
+    (small, |disk| rot(disk, 1, PAYLOAD)),
+    (with_snapshot, |disk| rot(disk, 1, PAYLOAD)),
+];
+
+fn fallen((written, fault): Case) -> SimulatedDisk {
+    let disk = written();
+    fault(&disk);
+    disk.snapshot()
+}
+
 #[test]
 fn a_repair_that_is_cut_short_anywhere_goes_on() {
-    let rolled_back = |disk: &SimulatedDisk| {
-        let names = segments(disk);
-        disk.remove(names.last().unwrap()).unwrap();
-        let closed = &names[names.len() - 2];
-        disk.remove(&closed.with_extension("seal")).unwrap();
-    };
-    let damaged = |disk: &SimulatedDisk| {
-        let (_, segment, byte) = position_of(disk, 3);
-        disk.flip(Path::new("/db/tenants/t/log").join(segment), byte + 50, 1);
-    };
-    let faults: [&dyn Fn(&SimulatedDisk); 2] = [&rolled_back, &damaged];
-    for (case, fault) in faults.into_iter().enumerate() {
-        let whole = written_with([100, 240_000, 100, 240_000, 100, 100]).snapshot();
-        fault(&whole);
-        let whole = whole.snapshot();
+    for (number, case) in CASES.into_iter().enumerate() {
+        let whole = fallen(case);
         let before = whole.ops();
         let events = {
             repair(&whole, true, 3).unwrap();
@@ -214,9 +261,7 @@ fn a_repair_that_is_cut_short_anywhere_goes_on() {
         };
         let mut cut_short = 0;
         for op in before + 1..=whole.ops() {
-            let disk = written_with([100, 240_000, 100, 240_000, 100, 100]).snapshot();
-            fault(&disk);
-            let disk = disk.snapshot();
+            let disk = fallen(case);
             disk.crash_after(op);
             cut_short += u32::from(repair(&disk, true, 3).is_err());
             for mode in [
@@ -225,15 +270,119 @@ fn a_repair_that_is_cut_short_anywhere_goes_on() {
                 CrashMode::Mixed(op),
             ] {
                 let disk = disk.crash(mode);
-                let what = format!("case {case}, op {op}, {mode:?}");
+                let what = format!("case {number}, op {op}, {mode:?}");
+                let reader = builder(&disk, 6).read_only(true).open().unwrap();
+                let reader = reader.existing_tenant("t");
+                drop(reader.unwrap_or_else(|error| panic!("{what}: {error}")));
+                let plan = repair(&disk, false, 7).unwrap();
                 let again = repair(&disk, true, 5);
-                again.unwrap_or_else(|error| panic!("{what}: {error}"));
+                let again = again.unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(plan.problems.is_empty(), !again.done, "{what}");
                 let tenant = check(&disk, events, &what);
-                let kinds = kinds(&tenant);
-                let recoveries = kinds.iter().filter(|kind| **kind == RecordKind::Recovery);
-                assert!((1..=2).contains(&recoveries.count()), "{what}");
+                // The record of the repair itself may be cut off unfinished, which another tells.
+                let torn = usize::from(!kept(&disk, "tail").is_empty());
+                assert_eq!(recoveries(&tenant), 1 + torn, "{what}");
             }
         }
         assert!(cut_short > 15, "{cut_short} repairs were cut short");
+    }
+}
+
+#[test]
+fn notes_that_a_plain_opening_left_behind_a_cut_are_set_aside() {
+    let whole = fallen(CASES[1]);
+    let before = whole.ops();
+    repair(&whole, true, 3).unwrap();
+    let mut left_over = 0;
+    for op in before + 1..=whole.ops() {
+        let disk = fallen(CASES[1]);
+        disk.crash_after(op);
+        drop(repair(&disk, true, 3));
+        let disk = disk.crash(CrashMode::KeepUnsynced);
+        let opened = builder(&disk, 4).open().unwrap().tenant("t").map(drop);
+        let sound = opened.is_ok() && {
+            let db = builder(&disk, 5).read_only(true).open().unwrap();
+            db.existing_tenant("t")
+                .unwrap()
+                .verify()
+                .unwrap()
+                .is_sound()
+        };
+        let done = repair(&disk, true, 6).unwrap();
+        assert_eq!(done.done, !sound, "op {op}: {:?}", done.problems);
+        if opened.is_ok() && !sound {
+            left_over += 1;
+            assert_eq!(done.known_end, done.end, "op {op}");
+        }
+        check(&disk, 3, &format!("op {op}"));
+    }
+    assert!(left_over > 0);
+}
+
+#[test]
+fn a_log_whose_incarnation_record_rotted_is_read_and_repaired_under_a_new_name() {
+    let disk = written();
+    roll_back(&disk);
+    let first = repair(&disk, true, 3).unwrap();
+    let db = builder(&disk, 4).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let stream = tenant.stream("s").unwrap();
+    for _ in 0..6 {
+        let event = event(&"x".repeat(1_000_000));
+        stream.append(ExpectedVersion::Any, &[event]).unwrap();
+    }
+    let (byte, header) = tenant.frame(first.end).unwrap().unwrap();
+    assert_eq!(header.kind, Some(RecordKind::Recovery));
+    drop((tenant, stream));
+    db.close().unwrap();
+    let names = segments(&disk);
+    let name = |position: Position| format!("{:020}.seg", position.get());
+    let of = names.iter().rfind(|path| {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        *file <= *name(first.end)
+    });
+    let of = of.unwrap();
+    assert!(
+        of.with_extension("seal")
+            .to_str()
+            .is_some_and(|it| disk.files().iter().any(|path| path.to_str() == Some(it)))
+    );
+    disk.flip(of, byte + PAYLOAD, 1);
+    let db = builder(&disk, 5).read_only(true).open().unwrap();
+    let report = db.existing_tenant("t").unwrap().verify().unwrap();
+    assert_eq!(report.findings[0].position, Some(first.end));
+    drop(db);
+    let done = repair(&disk, true, 6).unwrap();
+    assert_eq!(done.end, first.end);
+    // The second incarnation has signed for records that are lost now.
+    assert!(
+        done.origin
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .starts_with("3-")
+    );
+    let db = builder(&disk, 7).open().unwrap();
+    assert!(db.tenant("t").unwrap().verify().unwrap().is_sound());
+}
+
+#[test]
+fn what_a_segment_has_beyond_its_length_is_cut_and_kept() {
+    for number in 0..segments(&written()).len() {
+        let disk = written();
+        let path = &segments(&disk)[number];
+        let whole = disk.contents(path);
+        let surplus = [7; 5000];
+        let longer = [whole.as_slice(), &surplus].concat();
+        disk.write_new_atomic(path, &longer, Access::Shared)
+            .unwrap();
+        let done = repair(&disk, true, 3).unwrap();
+        assert!(done.done && done.known_end == done.end, "{done:?}");
+        assert_eq!(disk.contents(path).len(), whole.len());
+        check(&disk, 6, &format!("segment {number}"));
+        let copies = kept(&disk, "cut");
+        assert_eq!(copies.len(), 1);
+        assert_eq!(disk.contents(&copies[0]), surplus);
     }
 }
