@@ -126,6 +126,7 @@ fn bench_replay(criterion: &mut Criterion) {
                 name: None,
                 checkpoint_size: None,
                 log_id: None,
+                retention: None,
             }
         })
         .collect();

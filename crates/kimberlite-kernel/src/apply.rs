@@ -8,6 +8,7 @@ mod checkpoint;
 mod genesis;
 mod other;
 mod recovery;
+mod retention;
 mod session;
 mod stream;
 
@@ -48,6 +49,7 @@ pub fn apply_committed(state: &mut State, command: Command) -> Result<Effect, Re
         }
         Command::Checkpoint { size, time } => checkpoint::apply(state, size, time),
         Command::Recovery { time } => recovery::apply(state, time),
+        Command::Retention { act, seal, time } => retention::apply(state, act, seal, time),
         Command::Other {
             count,
             stream,

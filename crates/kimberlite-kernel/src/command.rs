@@ -4,6 +4,8 @@ use core::fmt;
 
 use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
 
+use crate::RetentionAct;
+
 /// One change of a tenant's state; each takes one run of positions in the log.
 ///
 /// Every command carries its time, because the kernel has no clock.
@@ -53,6 +55,15 @@ pub enum Command {
     },
     /// Notes that a torn tail was discarded when the log was opened.
     Recovery {
+        /// When the record is written.
+        time: Timestamp,
+    },
+    /// Decides how long payloads are kept.
+    Retention {
+        /// What is decided.
+        act: RetentionAct,
+        /// What the record's payload was sealed with, if it was.
+        seal: Option<Sealing>,
         /// When the record is written.
         time: Timestamp,
     },

@@ -3,7 +3,7 @@
 //! Each map is represented by the wrapping sum of the mixes of its entries. A sum does not depend
 //! on order, and an entry is replaced by subtracting its old mix and adding its new one, so that a
 //! change costs the same however large the map is. [`State::digest`](crate::State::digest) mixes
-//! the two sums with the single fields.
+//! the sums with the single fields. What is known of retention shares one sum.
 //!
 //! The mix is that of `SplitMix64`, one round a word. It is a bijection for each word, so that two
 //! entries which differ in one word never mix alike. It has no key: the digest is for finding
@@ -11,8 +11,9 @@
 
 use core::fmt;
 
-use kimberlite_types::{LogId, NameHash, Position, SessionId, StreamId};
+use kimberlite_types::{HoldId, LogId, NameHash, Position, SessionId, StreamId};
 
+use crate::retention::{Retention, Scope};
 use crate::state::{State, StreamState};
 
 /// A 64-bit digest of a [`State`], for comparing two of them.
@@ -36,6 +37,9 @@ impl fmt::Display for StateDigest {
 const SEED_NAME: u64 = 0x6e61_6d65;
 const SEED_STREAM: u64 = 0x7374_7265;
 const SEED_STATE: u64 = 0x7374_6174;
+const SEED_HOLD: u64 = 0x686f_6c64;
+const SEED_RULE: u64 = 0x7275_6c65;
+const SEED_PURGE: u64 = 0x7075_7267;
 
 /// Returns the part of one entry in the mix of all names.
 pub(crate) fn name_entry(name: &NameHash, stream: StreamId) -> u64 {
@@ -49,7 +53,25 @@ pub(crate) fn stream_entry(stream: StreamId, state: StreamState) -> u64 {
     round(mix, state.next_offset.get())
 }
 
-/// Returns the digest of a state whose two sums are up to date.
+/// Returns the part of one hold in the mix of what is known of retention.
+pub(crate) fn hold_entry(hold: HoldId, scope: Scope) -> u64 {
+    let mix = round(SEED_HOLD, hold.position().get());
+    round(mix, scope.to_stored())
+}
+
+/// Returns the part of one rule likewise.
+pub(crate) fn rule_entry(scope: Scope, rule: Retention) -> u64 {
+    let mix = round(SEED_RULE, scope.to_stored());
+    round(round(mix, rule.age_ns), rule.records)
+}
+
+/// Returns the part of how far a scope was purged likewise.
+pub(crate) fn purge_entry(scope: Scope, until: Position) -> u64 {
+    let mix = round(SEED_PURGE, scope.to_stored());
+    round(mix, until.get())
+}
+
+/// Returns the digest of a state whose sums are up to date.
 pub(crate) fn state(state: &State) -> StateDigest {
     // Written out, so that a new field cannot be forgotten.
     let State {
@@ -62,6 +84,7 @@ pub(crate) fn state(state: &State) -> StateDigest {
         streams: _,
         names_mix,
         streams_mix,
+        retentions,
     } = state;
     let mut mix = match log_id {
         Some(log_id) => round(words(SEED_STATE, LogId::as_bytes(log_id)), 1),
@@ -74,6 +97,7 @@ pub(crate) fn state(state: &State) -> StateDigest {
         last_checkpoint.map_or(u64::MAX, Position::get),
         *names_mix,
         *streams_mix,
+        retentions.mix,
     ] {
         mix = round(mix, word);
     }

@@ -6,6 +6,7 @@ use kimberlite_types::{Position, StreamId, Timestamp};
 
 use crate::State;
 use crate::digest;
+use crate::retention::{self, Retentions};
 
 /// Something that should always hold and does not: a bug, or bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,11 +24,12 @@ pub struct BrokenInvariant {
 pub fn check_invariants(state: &State) -> Result<(), BrokenInvariant> {
     check_beginning(state)?;
     check_names(state)?;
+    retention::check(state)?;
     check_extent(state)?;
     check_mixes(state)
 }
 
-fn hold(what: &'static str, holds: bool) -> Result<(), BrokenInvariant> {
+pub(crate) fn hold(what: &'static str, holds: bool) -> Result<(), BrokenInvariant> {
     if holds {
         Ok(())
     } else {
@@ -45,7 +47,8 @@ fn check_beginning(state: &State) -> Result<(), BrokenInvariant> {
         && state.session.is_none()
         && state.last_checkpoint.is_none()
         && state.names.is_empty()
-        && state.streams.is_empty();
+        && state.streams.is_empty()
+        && state.retentions == Retentions::default();
     hold("a log that has not begun holds nothing", !empty || nothing)
 }
 
@@ -82,7 +85,8 @@ fn check_extent(state: &State) -> Result<(), BrokenInvariant> {
     let others = state.streams.len()
         + usize::from(state.log_id.is_some())
         + usize::from(state.session.is_some())
-        + usize::from(state.last_checkpoint.is_some());
+        + usize::from(state.last_checkpoint.is_some())
+        + state.retentions.holds.len();
     let records = events + others as u128;
     hold(
         "the log is as long as what it holds",

@@ -55,6 +55,7 @@ mod effect;
 mod invariants;
 mod rejection;
 mod replay;
+mod retention;
 mod snapshot;
 mod state;
 #[cfg(test)]
@@ -67,5 +68,6 @@ pub use effect::{COUNTER_NONE, Effect, Slot};
 pub use invariants::{BrokenInvariant, check_invariants};
 pub use rejection::{Limit, Rejection};
 pub use replay::{ReplayError, ReplayedFrame, replay};
+pub use retention::{Retention, RetentionAct, Scope};
 pub use snapshot::SnapshotError;
 pub use state::{State, StreamState};

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use kimberlite_types::{Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::{HoldId, Offset, Position, SessionId, StreamId, Timestamp};
 
-use crate::ExpectedVersion;
+use crate::{ExpectedVersion, Retention, Scope};
 
 /// Why a command was refused. The state is as it was before.
 ///
@@ -108,6 +108,56 @@ pub enum Rejection {
         /// Records that the log has.
         records: Position,
     },
+    /// A legal hold covers what was to be purged.
+    #[error("legal hold {hold} on {held} covers what would be purged; release it first")]
+    Held {
+        /// The oldest hold that does.
+        hold: HoldId,
+        /// What it covers.
+        held: Scope,
+    },
+    /// No hold in force has this id.
+    #[error("no legal hold {hold} is in force; list those that are")]
+    UnknownHold {
+        /// The id.
+        hold: HoldId,
+    },
+    /// What was to be purged is too young by a rule.
+    #[error(
+        "{kept} is to be kept for {rule}, and what would be purged below position {until} has \
+         {has}; purge less, or wait for later records"
+    )]
+    Retained {
+        /// Whose rule it is.
+        kept: Scope,
+        /// The rule.
+        rule: Retention,
+        /// How old the youngest record is that would be purged, counted up to the last of the log.
+        has: Retention,
+        /// The position up to which would be purged.
+        until: Position,
+    },
+    /// As much was purged before.
+    #[error("{scope} was purged below position {last} before; name a later position than {until}")]
+    PurgeBehind {
+        /// What was to be purged.
+        scope: Scope,
+        /// Up to where it was to be purged.
+        until: Position,
+        /// Up to where it was.
+        last: Position,
+    },
+    /// The log has fewer records than were to be purged.
+    #[error(
+        "a purge below position {until} lies ahead of the log, which has {records} records; \
+         purge what is there"
+    )]
+    PurgeAheadOfLog {
+        /// Up to where was to be purged.
+        until: Position,
+        /// Records that the log has.
+        records: Position,
+    },
 }
 
 /// A bound that a command can meet.
@@ -121,6 +171,8 @@ pub enum Limit {
     AppendEvents,
     /// Sealings under one key session.
     SessionSealings,
+    /// Legal holds in force.
+    Holds,
 }
 
 impl Limit {
@@ -130,6 +182,7 @@ impl Limit {
             Self::Streams => "use another tenant",
             Self::AppendEvents => "split the append",
             Self::SessionSealings => "open a new key session and seal again",
+            Self::Holds => "release holds that are not needed",
         }
     }
 }
@@ -141,6 +194,7 @@ impl fmt::Display for Limit {
             Self::Streams => "streams of one tenant",
             Self::AppendEvents => "events of one append",
             Self::SessionSealings => "sealings of one key session",
+            Self::Holds => "legal holds in force",
         })
     }
 }

@@ -6,7 +6,9 @@
 
 use kimberlite_types::{LogId, NameHash, Offset, Position, RecordKind, SessionId, StreamId};
 
-use crate::{Command, ExpectedVersion, Rejection, Sealing, Slot, State, apply_committed};
+use crate::{
+    Command, ExpectedVersion, Rejection, RetentionAct, Sealing, Slot, State, apply_committed,
+};
 
 /// A frame of the log, as far as the kernel needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct ReplayedFrame {
     pub checkpoint_size: Option<Position>,
     /// Which log this is: for genesis.
     pub log_id: Option<LogId>,
+    /// What is decided: for a hold, a release, a rule or a purge.
+    pub retention: Option<RetentionAct>,
 }
 
 /// Why a frame does not fit the state that the frames before it give.
@@ -140,11 +144,13 @@ fn command(frame: &ReplayedFrame) -> Result<Command, ReplayError> {
             time,
         },
         RecordKind::Recovery => Command::Recovery { time },
+        RecordKind::Hold | RecordKind::Release | RecordKind::Purge | RecordKind::Retain => {
+            let act = frame.retention.filter(|act| act.kind() == kind);
+            let act = act.ok_or_else(|| missing("act"))?;
+            Command::Retention { act, seal, time }
+        }
         RecordKind::Shred
         | RecordKind::ShredComplete
-        | RecordKind::Hold
-        | RecordKind::Release
-        | RecordKind::Purge
         | RecordKind::KeyRotation
         | RecordKind::Restore
         | RecordKind::Unknown(_) => Command::Other {

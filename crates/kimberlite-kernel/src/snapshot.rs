@@ -10,7 +10,15 @@
 //! | 56..64 | session | `u64`, all ones for none |
 //! | 64..72 | last checkpoint | `u64`, all ones for none |
 //! | 72..80 | streams | `u64`, number of entries |
-//! | 80.. | entries | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
+//! | 80..88 | holds | `u64`, number of legal holds in force |
+//! | 88..96 | rules | `u64`, number of rules of retention |
+//! | 96..104 | purges | `u64`, number of scopes that were purged |
+//! | 104.. | streams | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
+//! | … | holds | `id u64 ‖ scope u64`, in order of id |
+//! | … | rules | `scope u64 ‖ age u64 ‖ records u64`, in order of scope |
+//! | … | purges | `scope u64 ‖ position u64`, in order of scope |
+//!
+//! A scope is the id of a stream, all ones for the tenant, which comes first.
 //!
 //! There is no checksum: the file that holds it has one.
 
@@ -19,15 +27,18 @@
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use kimberlite_types::limits::{POSITION_MAX, STREAMS_MAX};
-use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::limits::{HOLDS_MAX, POSITION_MAX, STREAMS_MAX};
+use kimberlite_types::{HoldId, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
 
 use crate::state::StreamState;
-use crate::{State, digest};
+use crate::{Retention, Scope, State, digest};
 
 const VERSION: u32 = 1;
-const FIXED_BYTES: usize = 80;
+const FIXED_BYTES: usize = 104;
 const ENTRY_BYTES: usize = 48;
+const HOLD_BYTES: usize = 16;
+const RULE_BYTES: usize = 24;
+const PURGE_BYTES: usize = 16;
 
 /// Why bytes are not the snapshot of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +75,7 @@ impl State {
             streams,
             names_mix: _,
             streams_mix: _,
+            retentions,
         } = self;
         let log_id = (*log_id)?;
         let mut named: Vec<(StreamId, &NameHash)> =
@@ -79,6 +91,9 @@ impl State {
             SessionId::to_stored(*session),
             last_checkpoint.map_or(u64::MAX, Position::get),
             named.len() as u64,
+            retentions.holds.len() as u64,
+            retentions.rules.len() as u64,
+            retentions.purged.len() as u64,
         ] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
@@ -88,6 +103,7 @@ impl State {
             bytes.extend_from_slice(&state.next_offset.get().to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());
         }
+        retentions.append_to(&mut bytes);
         Some(bytes)
     }
 
@@ -101,9 +117,12 @@ impl State {
             .split_first_chunk::<FIXED_BYTES>()
             .ok_or(SnapshotError::Length)?;
         let mut state = Self::fixed_fields(fixed)?;
-        let (entries, rest) = entries.as_chunks::<ENTRY_BYTES>();
-        let count = word(fixed, 72);
-        if !rest.is_empty() || entries.len() as u64 != count {
+        let mut rest = entries;
+        let entries = take_entries::<ENTRY_BYTES>(&mut rest, word(fixed, 72))?;
+        let holds = take_entries::<HOLD_BYTES>(&mut rest, word(fixed, 80))?;
+        let rules = take_entries::<RULE_BYTES>(&mut rest, word(fixed, 88))?;
+        let purges = take_entries::<PURGE_BYTES>(&mut rest, word(fixed, 96))?;
+        if !rest.is_empty() {
             return Err(SnapshotError::Length);
         }
         if entries.len() > STREAMS_MAX {
@@ -125,7 +144,8 @@ impl State {
             }
             events += u128::from(offset);
         }
-        let others = 1 + entries.len() + usize::from(state.session.is_some());
+        state.take_retentions(holds, rules, purges)?;
+        let others = 1 + entries.len() + holds.len() + usize::from(state.session.is_some());
         let others = others + usize::from(state.last_checkpoint.is_some());
         if events + others as u128 > u128::from(state.next_position.get()) {
             return Err(SnapshotError::Field {
@@ -173,6 +193,64 @@ impl State {
         })
     }
 
+    /// Adds what is known of retention, once all streams are there.
+    fn take_retentions(
+        &mut self,
+        holds: &[[u8; HOLD_BYTES]],
+        rules: &[[u8; RULE_BYTES]],
+        purges: &[[u8; PURGE_BYTES]],
+    ) -> Result<(), SnapshotError> {
+        let field = |field| SnapshotError::Field { field };
+        if holds.len() > HOLDS_MAX {
+            return Err(field("holds"));
+        }
+        let next = self.next_position;
+        let inside = |position: Position| Position::ZERO < position && position < next;
+        for entry in holds {
+            let (hold, scope) = (HoldId::new(Position::new(word(entry, 0))), word(entry, 8));
+            let scope = self.scope(scope).ok_or(field("hold"))?;
+            let last = self.retentions.holds.last_key_value();
+            if !inside(hold.position()) || last.is_some_and(|(last, _)| *last >= hold) {
+                return Err(field("hold"));
+            }
+            self.retentions.put_hold(hold, scope);
+        }
+        for entry in rules {
+            let scope = self.scope(word(entry, 0)).ok_or(field("rule"))?;
+            let last = self.retentions.rules.last_key_value();
+            if last.is_some_and(|(last, _)| *last >= scope) {
+                return Err(field("rule"));
+            }
+            let (age_ns, records) = (word(entry, 8), word(entry, 16));
+            let rule = Retention { age_ns, records };
+            self.retentions.set_rule(scope, Some(rule));
+        }
+        for entry in purges {
+            let (scope, until) = (word(entry, 0), Position::new(word(entry, 8)));
+            let scope = self.scope(scope).ok_or(field("purge"))?;
+            let last = self.retentions.purged.last_key_value();
+            let in_order = last.is_none_or(|(last, _)| *last < scope);
+            // A stream's purge stands there only where it reaches further than the tenant's.
+            let further = until > self.retentions.purged(Scope::Tenant);
+            if !inside(until) || !in_order || !further {
+                return Err(field("purge"));
+            }
+            self.retentions.set_purged(scope, until);
+        }
+        Ok(())
+    }
+
+    /// Reads a scope; none where no such stream exists.
+    fn scope(&self, stored: u64) -> Option<Scope> {
+        match Scope::from_stored(stored) {
+            Scope::Tenant => Some(Scope::Tenant),
+            Scope::Stream(stream) => {
+                let exists = self.streams.contains_key(&stream);
+                exists.then_some(Scope::Stream(stream))
+            }
+        }
+    }
+
     /// Adds a stream with its name; `false` when another stream has the name.
     fn take_stream(&mut self, stream: StreamId, offset: u64, entry: &[u8; ENTRY_BYTES]) -> bool {
         let name = NameHash::new(array(entry, 16));
@@ -192,6 +270,18 @@ impl State {
     }
 }
 
+/// Splits `count` entries of `N` bytes off the front.
+fn take_entries<'a, const N: usize>(
+    rest: &mut &'a [u8],
+    count: u64,
+) -> Result<&'a [[u8; N]], SnapshotError> {
+    let count = usize::try_from(count).map_err(|_| SnapshotError::Length)?;
+    let bytes = count.checked_mul(N).ok_or(SnapshotError::Length)?;
+    let (entries, behind) = rest.split_at_checked(bytes).ok_or(SnapshotError::Length)?;
+    *rest = behind;
+    Ok(entries.as_chunks().0)
+}
+
 /// The bytes from `at` on; the caller knows that they are there.
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let field = bytes.get(at..).and_then(<[u8]>::first_chunk);
@@ -205,7 +295,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Command, ExpectedVersion, apply_committed};
+    use crate::{Command, ExpectedVersion, RetentionAct, apply_committed};
 
     fn state() -> State {
         let mut state = State::new();
@@ -231,6 +321,30 @@ mod tests {
         apply(Command::OpenSession { time });
         let size = Position::new(4);
         apply(Command::Checkpoint { size, time });
+        let mut decide = |act| {
+            let seal = None;
+            apply(Command::Retention { act, seal, time });
+        };
+        let stream = Scope::Stream(StreamId::new(Position::new(5)));
+        decide(RetentionAct::Purge {
+            scope: Scope::Tenant,
+            until: Position::new(2),
+            newest: time,
+        });
+        decide(RetentionAct::Purge {
+            scope: stream,
+            until: Position::new(7),
+            newest: time,
+        });
+        for (scope, age_ns) in [(stream, 8), (Scope::Tenant, 9)] {
+            let records = 4;
+            let rule = Some(Retention { age_ns, records });
+            decide(RetentionAct::Retain { scope, rule });
+        }
+        decide(RetentionAct::Hold {
+            scope: Scope::Tenant,
+        });
+        decide(RetentionAct::Hold { scope: stream });
         state
     }
 
@@ -250,13 +364,20 @@ mod tests {
     fn the_bytes_are_those_of_the_format() {
         let mut expected = std::vec![1, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([0xab; 32]);
-        for word in [12_u64, 5, 10, 4, 3] {
+        for word in [18_u64, 5, 10, 4, 3, 2, 2, 2] {
             expected.extend(word.to_le_bytes());
         }
         for (id, offset, name) in [(1_u64, 3_u64, 3_u8), (5, 1, 1), (7, 2, 2)] {
             expected.extend(id.to_le_bytes());
             expected.extend(offset.to_le_bytes());
             expected.extend([name; 32]);
+        }
+        let (tenant, stream) = (u64::MAX, 5);
+        let holds = [16, tenant, 17, stream];
+        let rules = [tenant, 9, 4, stream, 8, 4];
+        let purges = [tenant, 2, stream, 7];
+        for word in holds.into_iter().chain(rules).chain(purges) {
+            expected.extend(word.to_le_bytes());
         }
         assert_eq!(state().to_snapshot(), Some(expected));
     }
@@ -265,19 +386,34 @@ mod tests {
     fn what_no_state_holds_is_refused() {
         let bytes = state().to_snapshot().unwrap();
         let field = |field| SnapshotError::Field { field };
-        let cases: [(usize, u64, SnapshotError); 12] = [
+        const HOLDS: usize = 104 + 3 * 48;
+        const RULES: usize = HOLDS + 2 * 16;
+        const PURGES: usize = RULES + 2 * 24;
+        let cases: [(usize, u64, SnapshotError); 24] = [
             (0, 2, SnapshotError::Version { found: 2 }),
             (0, 1 << 32 | 1, field("padding")),
             (40, 0, field("next position")),
             (40, u64::MAX, field("next position")),
-            (40, 11, field("next offset")),
-            (56, 12, field("session")),
+            (40, 17, field("hold")),
+            (56, 18, field("session")),
             (56, 0, field("session")),
-            (64, 12, field("last checkpoint")),
+            (64, 18, field("last checkpoint")),
             (72, 4, SnapshotError::Length),
-            (80, 0, field("stream")),
-            (80 + 48, 1, field("stream")),
-            (80 + 96, 12, field("stream")),
+            (80, 3, SnapshotError::Length),
+            (88, u64::MAX, SnapshotError::Length),
+            (96, 1, SnapshotError::Length),
+            (104, 0, field("stream")),
+            (104 + 48, 1, field("stream")),
+            (104 + 96, 18, field("stream")),
+            (104 + 96 + 8, 12, field("next offset")),
+            (HOLDS, 17, field("hold")),
+            (HOLDS, 0, field("hold")),
+            (HOLDS + 8, 6, field("hold")),
+            (RULES, 6, field("rule")),
+            (RULES, 7, field("rule")),
+            (PURGES, 7, field("purge")),
+            (PURGES + 8, 18, field("purge")),
+            (PURGES + 24, 2, field("purge")),
         ];
         for (at, value, error) in cases {
             let mut changed = bytes.clone();
@@ -289,7 +425,7 @@ mod tests {
             assert_eq!(read.unwrap_err(), error, "byte {at}");
         }
         let mut twice = bytes.clone();
-        twice.copy_within(80 + 16..80 + 48, 80 + 48 + 16);
+        twice.copy_within(104 + 16..104 + 48, 104 + 48 + 16);
         let read = State::from_snapshot(&twice);
         assert_eq!(read.unwrap_err(), field("name hash"));
         for cut in 0..bytes.len() {

@@ -6,7 +6,8 @@
 //! 2. Every name leads to one stream of its own, and every stream has a name.
 //! 3. Streams, sessions and checkpoints lie before the next position, and the log is at least as
 //!    long as what it holds.
-//! 4. The mixes of the maps are those of their contents.
+//! 4. Holds, rules and purges are of what is in the log, and nothing was purged that was not there.
+//! 5. The mixes of the maps are those of their contents.
 //!
 //! The maps are for lookups: nothing that is stored or hashed depends on their order.
 
@@ -14,6 +15,7 @@ use hashbrown::HashMap;
 use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
 
 use crate::digest::{self, StateDigest};
+use crate::retention::Retentions;
 
 /// What the kernel knows about one tenant's log.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,7 @@ pub struct State {
     pub(crate) streams: HashMap<StreamId, StreamState>,
     pub(crate) names_mix: u64,
     pub(crate) streams_mix: u64,
+    pub(crate) retentions: Retentions,
 }
 
 /// What the kernel knows about one stream.

@@ -5,6 +5,7 @@ mod exhaustive;
 mod faults;
 mod model;
 mod replay;
+mod retention;
 mod sequences;
 
 use kimberlite_types::{LogId, NameHash, Position, StreamId, Timestamp};

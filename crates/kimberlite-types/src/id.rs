@@ -113,6 +113,11 @@ created_at! {
     SessionId
 }
 
+created_at! {
+    /// A legal hold, named by the position of the record that put it.
+    HoldId
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

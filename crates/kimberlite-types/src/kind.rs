@@ -34,6 +34,8 @@ pub enum RecordKind {
     Recovery,
     /// The log was restored from a backup.
     Restore,
+    /// A rule says how long payloads are kept.
+    Retain,
     /// A kind of a later version.
     Unknown(u8),
 }
@@ -55,6 +57,7 @@ impl RecordKind {
             Self::KeyRotation => 11,
             Self::Recovery => 12,
             Self::Restore => 13,
+            Self::Retain => 14,
             Self::Unknown(byte) => byte,
         }
     }
@@ -75,6 +78,7 @@ impl RecordKind {
             11 => Self::KeyRotation,
             12 => Self::Recovery,
             13 => Self::Restore,
+            14 => Self::Retain,
             other => Self::Unknown(other),
         }
     }
@@ -96,6 +100,7 @@ impl fmt::Display for RecordKind {
             Self::KeyRotation => "key-rotation",
             Self::Recovery => "recovery",
             Self::Restore => "restore",
+            Self::Retain => "retain",
             Self::Unknown(byte) => return write!(f, "unknown-{byte}"),
         };
         f.write_str(name)

@@ -3,7 +3,8 @@
 //! The words of the log, without I/O, clocks or randomness: everything here is a value that can be
 //! compared, encoded and decoded. The crate is `no_std`, so that the kernel can be.
 //!
-//! * [`Position`], [`Offset`], [`StreamId`], [`SessionId`], [`Timestamp`]: integers with a meaning.
+//! * [`Position`], [`Offset`], [`StreamId`], [`SessionId`], [`HoldId`], [`Timestamp`]: integers with a
+//!   meaning.
 //! * [`TenantName`], [`StreamName`], [`EventType`]: checked names.
 //! * [`RecordHeader`]: the 84 bytes of a record that are hashed into the log's history.
 //! * [`limits`]: every bound of the format, in one place.
@@ -25,7 +26,7 @@ pub use digest::{
     ChainHash, LeafHash, LogId, NameHash, NodeHash, ParseHashError, PayloadDigest, RootHash,
 };
 pub use header::{HeaderError, RECORD_HEADER_BYTES, RecordHeader};
-pub use id::{Offset, Position, SessionId, StreamId};
+pub use id::{HoldId, Offset, Position, SessionId, StreamId};
 pub use kind::{RecordFlags, RecordKind, UnknownFlags};
 pub use name::{EventType, NameError, SmallName, StreamName, TenantName};
 pub use time::Timestamp;

@@ -46,6 +46,9 @@ pub const SESSION_SEALINGS_MAX: u64 = 1 << 32;
 /// Streams of one tenant.
 pub const STREAMS_MAX: usize = 100_000_000;
 
+/// Legal holds of a tenant that are in force at one time.
+pub const HOLDS_MAX: usize = 65_536;
+
 /// How far a record's time may lie ahead of its predecessor's: ten years.
 ///
 /// A clock that jumps further is refused, because time in a log never goes back: one record from

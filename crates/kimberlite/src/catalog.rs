@@ -103,6 +103,7 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
         name: None,
         checkpoint_size: None,
         log_id: None,
+        retention: None,
     };
     let payload = || {
         let record = frame.record(position);

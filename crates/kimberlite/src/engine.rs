@@ -210,13 +210,14 @@ impl Group {
             first_counter: slot.first_counter,
         };
         self.frames.push((frame, placement));
-        let (checkpoint_size, log_id) = (None, None);
+        let (checkpoint_size, log_id, retention) = (None, None, None);
         self.replayed.push(ReplayedFrame {
             kind,
             slot,
             name,
             checkpoint_size,
             log_id,
+            retention,
         });
     }
 }

@@ -220,7 +220,7 @@ fn every_rejection_says_what_to_do() {
             records: position(2),
         },
     ];
-    for rejection in rejections {
+    for rejection in rejections.into_iter().chain(retention::rejections()) {
         let text = rejection.to_string();
         let remedy = text.split("; ").nth(1);
         assert!(remedy.is_some_and(|remedy| !remedy.is_empty()), "{text}");

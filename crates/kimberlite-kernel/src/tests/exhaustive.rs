@@ -9,12 +9,14 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
-use kimberlite_types::{Offset, SessionId};
+use kimberlite_types::{HoldId, Offset, SessionId};
 
 use super::model::{Model, contents};
 use super::*;
+use crate::{Retention, RetentionAct, Scope};
 
 const DEPTH: usize = 9;
+const ACTS_DEPTH: usize = 6;
 
 fn alphabet() -> Vec<Command> {
     let time = at(0);
@@ -60,7 +62,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn down(&mut self, state: &State, model: &Model, depth: usize) {
+    fn down(&mut self, state: &State, model: &Model, alphabet: &[Command], depth: usize) {
         let held = contents(state);
         assert_eq!(held, model.contents());
         let seen = self.by_digest.entry(state.digest().get());
@@ -72,14 +74,14 @@ impl Walk {
         if depth == 0 {
             return;
         }
-        for command in alphabet() {
+        for &command in alphabet {
             let (mut state, mut model) = (state.clone(), model.clone());
             let effect = apply(&mut state, command);
             assert_eq!(effect, model.apply(&command), "{command:?}");
             match effect {
                 Ok(_) => {
                     self.accepted += 1;
-                    self.down(&state, &model, depth - 1);
+                    self.down(&state, &model, alphabet, depth - 1);
                 }
                 // The state is unchanged, so what follows is walked elsewhere.
                 Err(_) => self.rejected += 1,
@@ -88,19 +90,87 @@ impl Walk {
     }
 }
 
+impl Walk {
+    fn check(&self, decided_min: u64) {
+        assert!(self.accepted > decided_min, "{}", self.accepted);
+        assert!(self.rejected > decided_min, "{}", self.rejected);
+        let distinct = self
+            .by_digest
+            .values()
+            .collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(
+            distinct.len(),
+            self.by_digest.len(),
+            "equal states have one digest"
+        );
+    }
+}
+
 #[test]
 fn every_short_sequence_is_decided_as_by_the_model() {
     let mut walk = Walk::default();
-    walk.down(&State::new(), &Model::default(), DEPTH);
-    assert!(walk.accepted > 20_000, "{}", walk.accepted);
-    assert!(walk.rejected > 20_000, "{}", walk.rejected);
-    let distinct = walk
-        .by_digest
-        .values()
-        .collect::<std::collections::BTreeSet<_>>();
-    assert_eq!(
-        distinct.len(),
-        walk.by_digest.len(),
-        "equal states have one digest"
-    );
+    walk.down(&State::new(), &Model::default(), &alphabet(), DEPTH);
+    walk.check(20_000);
+}
+
+/// Holds, rules and purges of the tenant and of one stream, behind its first event.
+fn acts() -> Vec<Command> {
+    let stream = Scope::Stream(stream_at(1));
+    let purge = |scope, until| RetentionAct::Purge {
+        scope,
+        until: Position::new(until),
+        newest: at(until),
+    };
+    let rule = |scope, age_ns, records| RetentionAct::Retain {
+        scope,
+        rule: Some(Retention { age_ns, records }),
+    };
+    let acts = [
+        RetentionAct::Hold {
+            scope: Scope::Tenant,
+        },
+        RetentionAct::Hold { scope: stream },
+        RetentionAct::Release {
+            hold: HoldId::new(Position::new(4)),
+        },
+        rule(Scope::Tenant, 3, 0),
+        rule(stream, 0, 5),
+        RetentionAct::Retain {
+            scope: stream,
+            rule: None,
+        },
+        purge(Scope::Tenant, 1),
+        purge(Scope::Tenant, 4),
+        purge(stream, 4),
+        purge(stream, 5),
+    ];
+    let command = |(act, time)| Command::Retention {
+        act,
+        seal: None,
+        time: at(time),
+    };
+    // Time goes on with rules and holds.
+    acts.into_iter()
+        .zip([5, 5, 5, 7, 7, 7, 7, 7, 7, 7])
+        .map(command)
+        .collect()
+}
+
+#[test]
+fn every_short_sequence_of_acts_of_retention_is_decided_as_by_the_model() {
+    let mut walk = Walk::default();
+    let (mut state, mut model) = (begun(), Model::default());
+    let genesis = Command::Genesis {
+        log_id: LOG_ID,
+        time: at(0),
+    };
+    let session = Command::OpenSession { time: at(0) };
+    for command in [genesis, create(1, None), session] {
+        model.apply(&command).unwrap();
+    }
+    let event = append(1, 1);
+    apply(&mut state, event).unwrap();
+    model.apply(&event).unwrap();
+    walk.down(&state, &model, &acts(), ACTS_DEPTH);
+    walk.check(20_000);
 }

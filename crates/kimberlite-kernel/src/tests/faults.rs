@@ -1,10 +1,10 @@
 //! The invariants check proves itself: planted faults are caught, and the digest sees each.
 
-use kimberlite_types::{Offset, SessionId};
+use kimberlite_types::{HoldId, Offset, SessionId};
 
 use super::*;
-use crate::check_invariants;
 use crate::state::StreamState;
+use crate::{Retention, Scope, check_invariants};
 
 fn check(what: &str, plant: impl FnOnce(&mut State)) {
     let mut state = begun();
@@ -40,6 +40,34 @@ fn every_planted_fault_is_named() {
     check("as long as", |state| {
         state.streams.get_mut(&stream_at(1)).unwrap().next_offset = Offset::new(3);
     });
+    let stream = Scope::Stream(stream_at(4));
+    check("holds were put", |state| {
+        let hold = HoldId::new(Position::new(5));
+        state.retentions.put_hold(hold, Scope::Tenant);
+    });
+    check("of what exists", |state| {
+        let hold = HoldId::new(Position::new(4));
+        state.retentions.put_hold(hold, stream);
+    });
+    check("of what exists", |state| {
+        let rule = Some(Retention::default());
+        state.retentions.set_rule(stream, rule);
+    });
+    check("of what exists", |state| {
+        state.retentions.set_purged(stream, Position::new(2));
+    });
+    check("stands behind what it purges", |state| {
+        let until = Position::new(5);
+        state.retentions.set_purged(Scope::Tenant, until);
+    });
+    check("reaches further", |state| {
+        state.retentions.set_purged(Scope::Tenant, Position::new(2));
+        let stream = Scope::Stream(stream_at(1));
+        state.retentions.set_purged(stream, Position::new(2));
+    });
+    check("mix of holds, rules and purges", |state| {
+        state.retentions.mix += 1;
+    });
     check("mix of the names", |state| state.names_mix ^= 1);
     check("mix of the streams", |state| {
         state.streams.get_mut(&stream_at(1)).unwrap().next_offset = Offset::new(1);
@@ -63,6 +91,26 @@ fn every_field_is_part_of_the_digest() {
     check(|state| state.last_checkpoint = Some(Position::ZERO));
     check(|state| state.names_mix += 1);
     check(|state| state.streams_mix += 1);
+    check(|state| state.retentions.mix += 1);
+}
+
+#[test]
+fn what_is_known_of_retention_mixes_each_word_and_what_it_is() {
+    use crate::digest::{hold_entry, purge_entry, rule_entry};
+
+    let mut mixes = std::collections::BTreeSet::new();
+    let scopes = (1..9).map(|id| Scope::Stream(stream_at(id)));
+    for scope in scopes.chain([Scope::Tenant]) {
+        for number in 1..9 {
+            let position = Position::new(number);
+            assert!(mixes.insert(hold_entry(HoldId::new(position), scope)));
+            assert!(mixes.insert(purge_entry(scope, position)));
+            for records in 0..9 {
+                let age_ns = number;
+                assert!(mixes.insert(rule_entry(scope, Retention { age_ns, records })));
+            }
+        }
+    }
 }
 
 #[test]

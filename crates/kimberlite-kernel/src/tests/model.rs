@@ -5,10 +5,11 @@ use std::string::String;
 use std::vec::Vec;
 
 use kimberlite_types::limits::{APPEND_EVENTS_MAX, SESSION_SEALINGS_MAX, TIME_JUMP_NS_MAX};
-use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::{HoldId, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
 
 use crate::{
-    COUNTER_NONE, Command, Effect, ExpectedVersion, Limit, Rejection, Sealing, Slot, State,
+    COUNTER_NONE, Command, Effect, ExpectedVersion, Limit, Rejection, Retention, RetentionAct,
+    Scope, Sealing, Slot, State,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,7 @@ enum Record {
     Session,
     Event(StreamId),
     Checkpoint(Position),
+    Retention(RetentionAct),
     Other,
 }
 
@@ -85,6 +87,7 @@ impl Model {
                 stream, expected, ..
             } => self.check_append(stream, expected, count),
             Command::Checkpoint { size, .. } => self.check_checkpoint(size),
+            Command::Retention { act, .. } => self.check_retention(act),
             Command::Other { count: 0, .. } => Err(Rejection::EmptyAppend),
             _ => Ok(()),
         }
@@ -132,6 +135,122 @@ impl Model {
             Some(last) if size < last => Err(Rejection::CheckpointBehind { size, last }),
             _ => Ok(()),
         }
+    }
+
+    fn check_retention(&self, act: RetentionAct) -> Result<(), Rejection> {
+        let check_scope = |scope| match scope {
+            Scope::Stream(stream) if !self.streams().any(|(id, _)| id == stream) => {
+                Err(Rejection::UnknownStream { stream })
+            }
+            _ => Ok(()),
+        };
+        let (scope, until, newest) = match act {
+            RetentionAct::Hold { scope } | RetentionAct::Retain { scope, .. } => {
+                return check_scope(scope);
+            }
+            RetentionAct::Release { hold } => {
+                let in_force = self.holds().iter().any(|(id, _)| *id == hold);
+                return in_force
+                    .then_some(())
+                    .ok_or(Rejection::UnknownHold { hold });
+            }
+            RetentionAct::Purge {
+                scope,
+                until,
+                newest,
+            } => (scope, until, newest),
+        };
+        check_scope(scope)?;
+        let records = Position::new(self.records.len() as u64);
+        if until > records {
+            return Err(Rejection::PurgeAheadOfLog { until, records });
+        }
+        let last = self.purged(scope);
+        if until <= last {
+            return Err(Rejection::PurgeBehind { scope, until, last });
+        }
+        // Whether some event below `until`, if there were one, would be in both.
+        let meets = |other: Scope| match (scope, other) {
+            (Scope::Stream(a), Scope::Stream(b)) => a == b,
+            (Scope::Tenant, Scope::Tenant) => true,
+            (Scope::Stream(stream), _) | (_, Scope::Stream(stream)) => stream.position() < until,
+        };
+        for (hold, held) in self.holds() {
+            if meets(held) {
+                return Err(Rejection::Held { hold, held });
+            }
+        }
+        let last_ns = self.last_time().as_nanoseconds();
+        let has = Retention {
+            age_ns: last_ns.saturating_sub(newest.as_nanoseconds()),
+            records: records.get() - until.get(),
+        };
+        let mut rules = self.rules();
+        if let Scope::Stream(_) = scope {
+            let own = rules.iter().find(|(kept, _)| *kept == scope).copied();
+            let tenant = rules
+                .iter()
+                .find(|(kept, _)| *kept == Scope::Tenant)
+                .copied();
+            rules = own.or(tenant).into_iter().collect();
+        } else {
+            rules.retain(|(kept, _)| meets(*kept));
+        }
+        for (kept, rule) in rules {
+            if has.age_ns < rule.age_ns || has.records < rule.records {
+                return Err(Rejection::Retained {
+                    kept,
+                    rule,
+                    has,
+                    until,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn acts(&self) -> impl DoubleEndedIterator<Item = (Position, RetentionAct)> {
+        self.numbered()
+            .filter_map(|(position, record)| match record {
+                Record::Retention(act) => Some((position, act)),
+                _ => None,
+            })
+    }
+
+    fn holds(&self) -> Vec<(HoldId, Scope)> {
+        let mut holds = Vec::new();
+        for (position, act) in self.acts() {
+            match act {
+                RetentionAct::Hold { scope } => holds.push((HoldId::new(position), scope)),
+                RetentionAct::Release { hold } => holds.retain(|(id, _)| *id != hold),
+                _ => {}
+            }
+        }
+        holds
+    }
+
+    fn rules(&self) -> Vec<(Scope, Retention)> {
+        let mut rules = Vec::new();
+        for (_, act) in self.acts() {
+            if let RetentionAct::Retain { scope, rule } = act {
+                rules.retain(|(kept, _)| *kept != scope);
+                rules.extend(rule.map(|rule| (scope, rule)));
+            }
+        }
+        rules.sort_unstable_by_key(|(scope, _)| *scope);
+        rules
+    }
+
+    fn purged(&self, wanted: Scope) -> Position {
+        let purges = self.acts().filter_map(|(_, act)| match act {
+            RetentionAct::Purge { scope, until, .. }
+                if scope == wanted || scope == Scope::Tenant =>
+            {
+                Some(until)
+            }
+            _ => None,
+        });
+        purges.max().unwrap_or_default()
     }
 
     fn check_time(&self, time: Timestamp) -> Result<(), Rejection> {
@@ -224,7 +343,16 @@ impl Model {
             self.session(),
             self.checkpoint(),
         );
-        format!("{log_id:?} {single:?} {streams:?}")
+        let purged = (streams.iter())
+            .map(|(id, ..)| self.purged(Scope::Stream(*id)))
+            .collect::<Vec<_>>();
+        let retention = (
+            self.holds(),
+            self.rules(),
+            self.purged(Scope::Tenant),
+            purged,
+        );
+        format!("{log_id:?} {single:?} {streams:?} {retention:?}")
     }
 }
 
@@ -240,7 +368,22 @@ pub(super) fn contents(state: &State) -> String {
         state.session(),
         state.last_checkpoint(),
     );
-    format!("{:?} {single:?} {streams:?}", state.log_id().copied())
+    let scopes = (streams.iter())
+        .map(|(id, ..)| Scope::Stream(*id))
+        .collect::<Vec<_>>();
+    let rule = |scope: &Scope| Some((*scope, state.retention(*scope)?));
+    let rules = [Scope::Tenant].iter().chain(&scopes).filter_map(rule);
+    let purged = scopes.iter().map(|scope| state.purged(*scope));
+    let retention = (
+        state.holds().collect::<Vec<_>>(),
+        rules.collect::<Vec<_>>(),
+        state.purged(Scope::Tenant),
+        purged.collect::<Vec<_>>(),
+    );
+    format!(
+        "{:?} {single:?} {streams:?} {retention:?}",
+        state.log_id().copied()
+    )
 }
 
 fn parts(command: &Command) -> (Record, u32, Option<Sealing>, Timestamp) {
@@ -257,6 +400,7 @@ fn parts(command: &Command) -> (Record, u32, Option<Sealing>, Timestamp) {
         } => (Record::Event(stream), count, seal, time),
         Command::Checkpoint { size, time } => (Record::Checkpoint(size), 1, None, time),
         Command::Recovery { time } => (Record::Other, 1, None, time),
+        Command::Retention { act, seal, time } => (Record::Retention(act), 1, seal, time),
         Command::Other {
             count, seal, time, ..
         } => (Record::Other, count, seal, time),

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use kimberlite_types::{Offset, RecordKind, SessionId};
 
 use super::*;
-use crate::{ReplayError, ReplayedFrame, Slot};
+use crate::{ReplayError, ReplayedFrame, RetentionAct, Scope, Slot};
 
 /// The frame that a command leaves in the log.
 pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
@@ -16,6 +16,7 @@ pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
         name: None,
         checkpoint_size: None,
         log_id: None,
+        retention: None,
     };
     match *command {
         Command::Genesis { log_id, .. } => ReplayedFrame {
@@ -42,6 +43,11 @@ pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
             ..frame
         },
         Command::Recovery { .. } => frame,
+        Command::Retention { act, .. } => ReplayedFrame {
+            kind: act.kind(),
+            retention: Some(act),
+            ..frame
+        },
         Command::Other { .. } => ReplayedFrame {
             kind: RecordKind::Unknown(99),
             ..frame
@@ -181,6 +187,34 @@ fn each_field_that_does_not_fit_is_named() {
         frame.log_id = Some(LOG_ID);
     });
     check(0, "NoGenesis", |frame| frame.kind = RecordKind::Recovery);
+}
+
+#[test]
+fn an_act_of_retention_is_that_of_its_kind() {
+    let hold = RetentionAct::Hold {
+        scope: Scope::Tenant,
+    };
+    let mut frames = log();
+    let mut frame = frames[4];
+    frame.slot.position = Position::new(6);
+    (frame.kind, frame.retention) = (RecordKind::Hold, Some(hold));
+    frames.push(frame);
+    assert!(replay_all(&frames).is_ok());
+    for (kind, act) in [(RecordKind::Purge, Some(hold)), (RecordKind::Hold, None)] {
+        let last = frames.last_mut().unwrap();
+        (last.kind, last.retention) = (kind, act);
+        let position = Position::new(6);
+        let field = "act";
+        let error = replay_all(&frames).unwrap_err();
+        assert_eq!(
+            error,
+            ReplayError::Missing {
+                position,
+                kind,
+                field
+            }
+        );
+    }
 }
 
 #[test]

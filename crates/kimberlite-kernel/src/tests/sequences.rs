@@ -2,12 +2,13 @@
 //! the same state.
 
 use kimberlite_types::limits::TIME_JUMP_NS_MAX;
-use kimberlite_types::{Offset, SessionId};
+use kimberlite_types::{HoldId, Offset, SessionId};
 use proptest::prelude::*;
 
 use super::model::{Model, contents};
 use super::replay::{frame_of, split};
 use super::*;
+use crate::{Retention, RetentionAct, Scope};
 
 /// Stands for the newest session: genesis is there, so no session ever is.
 const NEWEST: Position = Position::ZERO;
@@ -50,8 +51,29 @@ fn time() -> impl Strategy<Value = Timestamp> {
     .prop_map(Timestamp::from_nanoseconds)
 }
 
+fn scope() -> impl Strategy<Value = Scope> {
+    prop_oneof![
+        Just(Scope::Tenant),
+        position().prop_map(|position| Scope::Stream(StreamId::new(position))),
+    ]
+}
+
+fn act() -> impl Strategy<Value = RetentionAct> {
+    let rule = (0..12_u64, 0..12_u64).prop_map(|(age_ns, records)| Retention { age_ns, records });
+    prop_oneof![
+        2 => scope().prop_map(|scope| RetentionAct::Hold { scope }),
+        2 => position().prop_map(|hold| RetentionAct::Release { hold: HoldId::new(hold) }),
+        1 => (scope(), prop::option::of(rule))
+            .prop_map(|(scope, rule)| RetentionAct::Retain { scope, rule }),
+        3 => (scope(), position(), time())
+            .prop_map(|(scope, until, newest)| RetentionAct::Purge { scope, until, newest }),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
+        4 => (act(), seal(), time())
+            .prop_map(|(act, seal, time)| Command::Retention { act, seal, time }),
         1 => time().prop_map(|time| Command::Genesis { log_id: LOG_ID, time }),
         4 => (0..5_u8, seal(), time())
             .prop_map(|(number, seal, time)| Command::CreateStream { name: name(number), seal, time }),
@@ -73,7 +95,9 @@ fn command() -> impl Strategy<Value = Command> {
 
 /// Puts the newest session where the command names it.
 fn resolve(state: &State, mut command: Command) -> Command {
-    if let Command::CreateStream { seal, .. } | Command::Append { seal, .. } = &mut command
+    if let Command::CreateStream { seal, .. }
+    | Command::Append { seal, .. }
+    | Command::Retention { seal, .. } = &mut command
         && let Some(seal) = seal
         && seal.session.position() == NEWEST
     {
