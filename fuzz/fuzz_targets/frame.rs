@@ -32,5 +32,6 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(header.encode(seed, AT).as_slice(), bytes);
         assert!(header.end_position() >= header.base_position);
         assert!(header.stored_bytes() >= u64::from(header.length));
+        assert!(!header.purged || header.length == 112 + 40 * u32::from(header.count));
     }
 });

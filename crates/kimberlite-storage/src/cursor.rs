@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
 use kimberlite_types::Position;
 
 use crate::error::StorageError;
-use crate::frame::{FrameHeader, FrameView};
+use crate::frame::{Content, FrameHeader, FrameView};
 use crate::mapped::Mapped;
 use crate::reader::{LogReader, Place, walk_file};
 use crate::segment::{Floor, Segment};
@@ -56,25 +55,25 @@ impl FrameCursor {
         }
     }
 
-    /// Returns the header of the frame that holds `position`, and the stored payload there, checked;
-    /// `None` when there is none yet.
+    /// Returns the header of the frame that holds `position`, and what is stored of the payload there,
+    /// checked; `None` when there is none yet.
     ///
     /// # Errors
     ///
     /// As [`LogReader::record`].
-    pub fn payload(
+    pub fn content(
         &mut self,
         position: Position,
-    ) -> Result<Option<(&FrameHeader, Bytes)>, StorageError> {
+    ) -> Result<Option<(&FrameHeader, Content)>, StorageError> {
         if self.frame(position)?.is_none() {
             return Ok(None);
         }
         let checked = self.checked;
         let frame = self.run.get(self.nth);
         let read = frame.map(|frame| {
-            let known = checked.then(|| frame.payload_unchecked(position)).flatten();
-            let payload = known.map_or_else(|| frame.payload(position), Ok)?;
-            Ok((frame.header(), payload))
+            let known = checked.then(|| frame.content_unchecked(position)).flatten();
+            let content = known.map_or_else(|| frame.content(position), Ok)?;
+            Ok((frame.header(), content))
         });
         read.transpose().map_err(StorageError::Corrupt)
     }

@@ -108,7 +108,4 @@ pub enum DamageKind {
     /// A sealed segment's digest differs.
     #[error("the segment does not match its seal")]
     SealMismatch,
-    /// The frame uses something that this release does not read.
-    #[error("the frame needs a newer release of kimberlite")]
-    Unsupported,
 }

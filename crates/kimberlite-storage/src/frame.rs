@@ -26,6 +26,11 @@
 //! from the first payload byte, and the CRC-32C of that payload. So one record is found and checked
 //! without its neighbours, and the seeds make a frame of another file, another place or inside a
 //! payload never pass for one of this segment.
+//!
+//! A *purged* frame, which only a segment that was written anew holds, has the 32-byte SHA-256 digest
+//! of each payload in place of the payload. Its table says where the payloads ended, so that their
+//! lengths are known, and has the CRC-32C of each digest; `length` is that of header, table and
+//! digests. Leaves, chain and tree come out as before. Only events are purged.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -34,7 +39,7 @@ mod view;
 
 pub(crate) use builder::{FinishedFrame, FrameSite};
 pub use builder::{FrameBuilder, FramePlacement, UnplacedFrame};
-pub use view::{FrameView, StoredRecord};
+pub use view::{Content, FrameView, PurgedPayload, StoredRecord};
 
 use std::ops::Range;
 
@@ -50,6 +55,9 @@ pub const FRAME_HEADER_BYTES: usize = 112;
 
 /// Bytes of a table entry.
 pub(crate) const TABLE_ENTRY_BYTES: usize = 8;
+
+/// Bytes that stand in place of a purged payload.
+pub(crate) const PURGED_BYTES: usize = 32;
 
 /// Frames begin at multiples of this.
 pub(crate) const FRAME_ALIGN: usize = 8;
@@ -180,6 +188,14 @@ impl FrameHeader {
         if length < self.payloads_at() || length > limits::FRAME_BYTES_MAX {
             return fail("length");
         }
+        if self.purged {
+            if self.kind != Some(RecordKind::Event) {
+                return fail("flags");
+            }
+            if length != self.payloads_at() + usize::from(self.count) * PURGED_BYTES {
+                return fail("length");
+            }
+        }
         if self
             .base_position
             .checked_add(u64::from(self.count))
@@ -276,9 +292,9 @@ impl FrameHeader {
         payloads_at(index.saturating_sub(1))..payloads_at(index + 1)
     }
 
-    /// Returns where in the frame a payload stands, and its checksum, by its
-    /// [entries](Self::entries_of); `None` when they point outside the frame.
-    pub(crate) fn payload_range(&self, entries: &[u8]) -> Option<(Range<usize>, u32)> {
+    /// Returns where in the frame stands what is stored of record `index`, by its
+    /// [entries](Self::entries_of); `None` when they say what no frame has.
+    pub(crate) fn stored_piece(&self, index: usize, entries: &[u8]) -> Option<StoredPiece> {
         let (entry, start) = match entries.as_chunks().0 {
             [entry] => (TableEntry::decode(*entry), 0),
             [before, entry] => (
@@ -287,10 +303,23 @@ impl FrameHeader {
             ),
             _ => return None,
         };
-        let at = |byte: u32| self.payloads_at().checked_add(usize::try_from(byte).ok()?);
-        let (start, end) = (at(start)?, at(entry.payload_end)?);
+        let payload_bytes = entry.payload_end.checked_sub(start)?;
+        let (from, bytes) = if self.purged {
+            let bytes = usize::try_from(payload_bytes).ok()?;
+            (bytes <= limits::PAYLOAD_BYTES_MAX).then_some(())?;
+            (index * PURGED_BYTES, PURGED_BYTES)
+        } else {
+            let wide = |value: u32| usize::try_from(value).ok();
+            (wide(start)?, wide(payload_bytes)?)
+        };
+        let start = self.payloads_at().checked_add(from)?;
+        let range = start..start.checked_add(bytes)?;
         let length = usize::try_from(self.length).ok()?;
-        (start <= end && end <= length).then_some((start..end, entry.checksum))
+        (range.end <= length).then_some(StoredPiece {
+            range,
+            checksum: entry.checksum,
+            payload_bytes,
+        })
     }
 }
 
@@ -330,7 +359,8 @@ impl FrameStep {
     }
 
     /// Returns where in the frame the payload of record `index` begins by its table, to have it on
-    /// its way from memory while the header is checked.
+    /// its way from memory while the header is checked. Not so in a purged frame, which is none the
+    /// worse for it.
     pub(crate) fn payload_at(self, bytes: &[u8], index: u64) -> Option<usize> {
         let index = usize::try_from(index).ok()?;
         let start = match index.checked_sub(1) {
@@ -342,6 +372,17 @@ impl FrameStep {
         };
         payloads_at(usize::from(self.count)).checked_add(usize::try_from(start).ok()?)
     }
+}
+
+/// What a frame stores of one record: its payload, or what stands in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredPiece {
+    /// Where it stands in the frame.
+    pub(crate) range: Range<usize>,
+    /// The CRC-32C of what stands there.
+    pub(crate) checksum: u32,
+    /// How long the payload is, or was.
+    pub(crate) payload_bytes: u32,
 }
 
 /// Returns where in a frame of `count` records the payloads begin: behind its header and table.
@@ -404,5 +445,89 @@ impl Reader<'_> {
             .expect("the length was checked");
         self.rest = rest;
         *field
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kimberlite_types::ChainHash;
+
+    use super::*;
+    use crate::segment::SegmentHeader;
+
+    const AT: u64 = 8192;
+
+    fn seed() -> SegmentSeed {
+        let segment = SegmentHeader {
+            log_id: LogId::new([1; 32]),
+            base_position: Position::ZERO,
+            base_chain: ChainHash::new([2; 32]),
+            salt: [3; 16],
+            segment_bytes: 1 << 18,
+        };
+        segment.seed()
+    }
+
+    fn purged(count: u16) -> FrameHeader {
+        FrameHeader {
+            length: 112 + 40 * u32::from(count),
+            table_checksum: 0,
+            kind: Some(RecordKind::Event),
+            flags: RecordFlags::PLAIN,
+            purged: true,
+            more: false,
+            count,
+            first_counter: COUNTER_NONE,
+            base_position: Position::new(7),
+            stream: StreamId::from_stored(1),
+            base_offset: Some(Offset::ZERO),
+            time: Timestamp::from_nanoseconds(1),
+            session: None,
+            durable_position: Position::new(7),
+            chain_before: ChainHash::new([2; 32]),
+            log_prefix: [1; 8],
+        }
+    }
+
+    #[test]
+    fn a_purged_frame_has_events_and_a_digest_for_each() {
+        let check = |header: FrameHeader, expected: Result<(), &'static str>| {
+            let decoded = FrameHeader::decode(&header.encode(seed(), AT), seed(), AT);
+            let expected = expected.map(|()| header);
+            assert_eq!(
+                decoded,
+                expected.map_err(|field| FrameError::Field { field })
+            );
+        };
+        for count in [1, 1024] {
+            let header = purged(count);
+            check(header, Ok(()));
+            let length = header.length + 8;
+            check(FrameHeader { length, ..header }, Err("length"));
+            let length = header.length - 32;
+            check(FrameHeader { length, ..header }, Err("length"));
+        }
+        let administrative = FrameHeader {
+            kind: Some(RecordKind::StreamCreated),
+            ..purged(1)
+        };
+        check(administrative, Err("flags"));
+    }
+
+    #[test]
+    fn the_table_of_a_purged_frame_tells_no_length_that_no_payload_has() {
+        let header = purged(2);
+        let piece = |ends: [u32; 2]| {
+            let entries = ends.map(|payload_end| TableEntry {
+                payload_end,
+                checksum: 5,
+            });
+            header.stored_piece(1, entries.map(TableEntry::encode).as_flattened())
+        };
+        let largest = u32::try_from(limits::PAYLOAD_BYTES_MAX).unwrap();
+        let found = piece([10, 10 + largest]).unwrap();
+        assert_eq!((found.range, found.payload_bytes), (160..192, largest));
+        assert_eq!(piece([10, 10 + largest + 1]), None);
+        assert_eq!(piece([10, 9]), None);
     }
 }

@@ -61,8 +61,8 @@ pub use cursor::FrameCursor;
 pub use damage::{Damage, DamageKind};
 pub use error::StorageError;
 pub use frame::{
-    FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameHeader, FramePlacement, FrameView,
-    StoredRecord, UnplacedFrame,
+    Content, FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameHeader, FramePlacement, FrameView,
+    PurgedPayload, StoredRecord, UnplacedFrame,
 };
 pub use open::{
     OpenReport, Visitor, create_log, first_record, log_exists, open_observer, open_writer,

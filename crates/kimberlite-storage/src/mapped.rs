@@ -48,15 +48,15 @@ impl Mapped {
         let index = position.get() - header.base_position.get();
         let index = usize::try_from(index).expect("a frame has at most 1024 records");
         let entries = frame.get(header.entries_of(index));
-        let (range, checksum) = entries
-            .and_then(|entries| header.payload_range(entries))
+        let piece = entries
+            .and_then(|entries| header.stored_piece(index, entries))
             .ok_or_else(|| corrupt(at, DamageKind::TableEntry))?;
         let begin = usize::try_from(at).expect("the frame is in memory");
-        let byte = at + u64::try_from(range.start).expect("a frame is smaller than 4 GiB");
-        let (base, mut payload) = (self.base, self.bytes);
-        payload.truncate(begin + range.end);
-        payload.advance(begin + range.start);
-        StoredRecord::checked(header, index, payload, checksum)
+        let byte = at + u64::try_from(piece.range.start).expect("a frame is smaller than 4 GiB");
+        let (base, mut stored) = (self.base, self.bytes);
+        stored.truncate(begin + piece.range.end);
+        stored.advance(begin + piece.range.start);
+        StoredRecord::checked(header, index, &piece, stored)
             .map_err(|kind| corrupt_at(base, byte, position, kind))
     }
 
@@ -230,7 +230,7 @@ mod tests {
         };
         let record = mapped.record(floor, Position::new(position))?;
         assert_eq!(record.position().get(), position);
-        Ok(record.into_payload())
+        Ok(record.payload().clone())
     }
 
     #[test]

@@ -302,11 +302,11 @@ fn record_in_file(
     let index = usize::try_from(index).expect("a frame has at most 1024 records");
     let entries = header.entries_of(index);
     let (_, entries) = read(entries.start, entries.len())?;
-    let (range, checksum) = header
-        .payload_range(&entries)
+    let piece = header
+        .stored_piece(index, &entries)
         .ok_or_else(|| corrupt(DamageKind::TableEntry))?;
-    let (byte, payload) = read(range.start, range.len())?;
-    StoredRecord::checked(header, index, payload, checksum)
+    let (byte, stored) = read(piece.range.start, piece.range.len())?;
+    StoredRecord::checked(header, index, &piece, stored)
         .map_err(|kind| StorageError::Corrupt(segment.damage(byte, position, kind)))
 }
 

@@ -219,11 +219,11 @@ impl Window<'_> {
 }
 
 fn check_payload(frame: &FrameView, index: usize) -> Result<(), BadGroup> {
-    frame.payload_at(index).map(drop).map_err(|kind| {
+    frame.content_at(index).map(drop).map_err(|kind| {
         let nth = u64::try_from(index).expect("an index fits in 64 bits");
         let position = Position::new(frame.header().base_position.get() + nth);
         let whole = frame.at()..frame.at() + frame.header().stored_bytes();
-        let piece = frame.payload_bytes_at(index).unwrap_or(whole);
+        let piece = frame.piece_at(index).unwrap_or(whole);
         BadGroup {
             byte: piece.start,
             position,

@@ -29,6 +29,8 @@ pub enum ErrorKind {
     KeyFile,
     /// Bytes on disk are not what was written. The message names segment, byte and position.
     Corrupt,
+    /// The event's payload was purged; its hashes are still there.
+    Purged,
     /// The log ends before a checkpoint that was made of it.
     RolledBack,
     /// The stream does not stand where the caller expected; read it and decide again.
@@ -151,6 +153,8 @@ pub(crate) enum Problem {
     Overloaded { appends_max: usize, bytes_max: u64 },
     #[error("nothing was written at position {position} yet, the log ends at {end}")]
     NotWritten { position: Position, end: Position },
+    #[error("the payload of the event at position {position} was purged")]
+    Purged { position: Position },
     #[error("the event cannot be written as JSON")]
     Json(#[source] serde_json::Error),
     #[error(transparent)]
@@ -246,6 +250,7 @@ impl Error {
             Problem::NoDatabase { .. }
             | Problem::NoTenant { .. }
             | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
+            Problem::Purged { .. } => ErrorKind::Purged,
             Problem::UnfinishedBackup { .. } | Problem::UnfinishedRestore { .. } => {
                 ErrorKind::Unfinished
             }

@@ -116,7 +116,8 @@ impl fmt::Debug for Record {
 
 /// Reads events one after another, from either end. What is appended after it was made is not seen.
 ///
-/// After an error the iterator goes on behind the record that could not be read. Where a damaged
+/// After an error the iterator goes on behind the record that could not be read. An event whose payload
+/// was purged is such an error, [`ErrorKind::Purged`](crate::ErrorKind::Purged). Where a damaged
 /// log, opened for reading only, cannot be read to its end, one error stands for the rest.
 pub struct RecordIter {
     tenant: Arc<TenantInner>,
@@ -194,12 +195,12 @@ impl RecordIter {
             let (base, end) = (frame.header().base_position, frame.header().end_position());
             return Ok(Some(Step::Over(base.get()..end.get())));
         }
-        let Some((header, stored)) = self.frames.payload(position)? else {
+        let Some((header, content)) = self.frames.content(position)? else {
             return Ok(None);
         };
         let record = self
             .tenant
-            .open_record(&RecordPlace::new(header, position), stored)?;
+            .open_record(&RecordPlace::new(header, position), content)?;
         Ok(Some(Step::To(record)))
     }
 }

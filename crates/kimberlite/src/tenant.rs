@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 use bytes::{Buf as _, Bytes};
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
 use kimberlite_kernel::{Command, Rejection};
-use kimberlite_storage::{AppendQueue, LogReader, OpenReport, StorageError, SyncStage};
+use kimberlite_storage::{AppendQueue, Content, LogReader, OpenReport, StorageError, SyncStage};
 use kimberlite_types::{
     NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp,
 };
@@ -137,7 +137,8 @@ impl Tenant {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when its bytes are not what was written.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when its bytes are not what was written,
+    /// [`ErrorKind::Purged`](crate::ErrorKind::Purged) when its payload is gone.
     pub fn read_position(&self, position: Position) -> Result<Option<Record>, Error> {
         let opened = &self.inner.database.opened;
         if let Some(record) = opened.find(self.inner.holder, position) {
@@ -147,11 +148,11 @@ impl Tenant {
             Some(stored) if stored.frame().kind == Some(RecordKind::Event) => {
                 let frame = *stored.frame();
                 let place = RecordPlace::new(&frame, position);
-                let stored = stored.into_payload();
+                let content = stored.into_content();
                 if !(frame.flags.is_encrypted() && opened.is_on()) {
-                    return self.inner.open_record(&place, stored).map(Some);
+                    return self.inner.open_record(&place, content).map(Some);
                 }
-                let record = self.inner.open_to_keep(&place, &stored)?;
+                let record = self.inner.open_to_keep(&place, content)?;
                 opened.insert(self.inner.holder, &record);
                 Ok(Some(record))
             }
@@ -434,15 +435,16 @@ impl TenantInner {
     pub(crate) fn open_record(
         &self,
         place: &RecordPlace<'_>,
-        stored: Bytes,
+        content: Content,
     ) -> Result<Record, Error> {
-        let envelope = self.open_payload(place, stored)?;
+        let envelope = self.open_payload(place, payload_of(place, content)?)?;
         Ok(Record::new(place, envelope))
     }
 
     /// Opens a stored event whose plaintext is wiped when nobody holds it any more.
-    fn open_to_keep(&self, place: &RecordPlace<'_>, stored: &[u8]) -> Result<Record, Error> {
-        let plaintext = Zeroizing::new(self.decrypt(place, stored)?);
+    fn open_to_keep(&self, place: &RecordPlace<'_>, content: Content) -> Result<Record, Error> {
+        let stored = payload_of(place, content)?;
+        let plaintext = Zeroizing::new(self.decrypt(place, &stored)?);
         let envelope = decode(place, Bytes::from_owner(plaintext))?;
         Ok(Record::new(place, envelope))
     }
@@ -510,6 +512,17 @@ impl Drop for TenantInner {
 
 fn unreadable(kind: &'static str, position: Position) -> Problem {
     Problem::AdministrativeRecord { kind, position }
+}
+
+/// What is stored of an event, unless it was purged.
+fn payload_of(place: &RecordPlace<'_>, content: Content) -> Result<Bytes, Error> {
+    match content {
+        Content::Payload(stored) => Ok(stored),
+        Content::Purged(_) => Err(Problem::Purged {
+            position: place.position,
+        }
+        .into()),
+    }
 }
 
 fn decode(place: &RecordPlace<'_>, plaintext: Bytes) -> Result<Envelope, Error> {

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use kimberlite_crypto::payload_digests;
-use kimberlite_types::{LeafHash, Position};
+use kimberlite_types::{LeafHash, PayloadDigest, Position};
 
-use super::{FRAME_HEADER_BYTES, FrameHeader};
+use super::{FRAME_HEADER_BYTES, FrameHeader, StoredPiece};
 use crate::damage::{Damage, DamageKind};
 use crate::segment::{SegmentSeed, segment_name};
 
@@ -25,7 +25,25 @@ pub struct FrameView {
 pub struct StoredRecord {
     frame: FrameHeader,
     index: usize,
-    payload: Bytes,
+    content: Content,
+}
+
+/// What is stored of a payload.
+#[derive(Clone)]
+pub enum Content {
+    /// The payload.
+    Payload(Bytes),
+    /// What is left of it.
+    Purged(PurgedPayload),
+}
+
+/// What is left of a payload that was purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PurgedPayload {
+    /// How many bytes it had.
+    pub bytes: u32,
+    /// Their SHA-256, which stands in the record's leaf.
+    pub digest: PayloadDigest,
 }
 
 impl FrameView {
@@ -88,15 +106,14 @@ impl FrameView {
     ///
     /// When the record is not in this frame.
     pub fn record(&self, position: Position) -> Result<StoredRecord, Damage> {
-        let payload = self.payload(position)?;
         Ok(StoredRecord {
             frame: self.header,
             index: self.index_of(position),
-            payload,
+            content: self.content(position)?,
         })
     }
 
-    /// Returns the stored payload of the record at `position`, its checksum checked.
+    /// Returns what is stored of the payload of the record at `position`, its checksum checked.
     ///
     /// # Errors
     ///
@@ -105,12 +122,10 @@ impl FrameView {
     /// # Panics
     ///
     /// When the record is not in this frame.
-    pub fn payload(&self, position: Position) -> Result<Bytes, Damage> {
+    pub fn content(&self, position: Position) -> Result<Content, Damage> {
         let index = self.index_of(position);
-        self.payload_at(index).map_err(|kind| {
-            let byte = self
-                .payload_bytes_at(index)
-                .map_or(self.at, |bytes| bytes.start);
+        self.content_at(index).map_err(|kind| {
+            let byte = self.piece_at(index).map_or(self.at, |bytes| bytes.start);
             Damage {
                 segment: segment_name(self.segment),
                 byte,
@@ -120,20 +135,22 @@ impl FrameView {
         })
     }
 
-    /// Returns the stored payload of the record at `position`, whose checksum was checked before.
-    pub(crate) fn payload_unchecked(&self, position: Position) -> Option<Bytes> {
-        let (range, _) = self.payload_range(self.index_of(position))?;
-        Some(self.bytes.slice(range))
+    /// Returns what is stored of the payload of the record at `position`, whose checksum was checked
+    /// before.
+    pub(crate) fn content_unchecked(&self, position: Position) -> Option<Content> {
+        let piece = self.piece(self.index_of(position))?;
+        let stored = self.bytes.slice(piece.range.clone());
+        Some(Content::of(&self.header, &piece, stored))
     }
 
-    /// Whether the checksums of all payloads match.
+    /// Whether the checksums of all that is stored of payloads match.
     pub(crate) fn is_sound(&self) -> bool {
         (0..usize::from(self.header.count)).all(|index| {
-            let payload = self.payload_range(index).and_then(|(range, checksum)| {
-                let payload = self.bytes.get(range)?;
-                check_payload(payload, checksum).ok()
+            let stored = self.piece(index).and_then(|piece| {
+                let stored = self.bytes.get(piece.range.clone())?;
+                piece.check(stored).ok()
             });
-            payload.is_some()
+            stored.is_some()
         })
     }
 
@@ -144,16 +161,19 @@ impl FrameView {
         index.expect("the position is in the frame")
     }
 
-    /// Returns the stored payload at `index` in the frame, its checksum checked.
-    pub(crate) fn payload_at(&self, index: usize) -> Result<Bytes, DamageKind> {
-        let (range, checksum) = self.payload_range(index).ok_or(DamageKind::TableEntry)?;
-        let payload = self.bytes.slice(range);
-        check_payload(&payload, checksum)?;
-        Ok(payload)
+    /// Returns what is stored of the payload at `index` in the frame, its checksum checked.
+    pub(crate) fn content_at(&self, index: usize) -> Result<Content, DamageKind> {
+        let piece = self.piece(index).ok_or(DamageKind::TableEntry)?;
+        let stored = self.bytes.slice(piece.range.clone());
+        piece.check(&stored)?;
+        Ok(Content::of(&self.header, &piece, stored))
     }
 
-    /// Returns the bytes of all stored payloads.
+    /// Returns the bytes of all stored payloads; a purged frame has none.
     pub(crate) fn payload_bytes(&self) -> u64 {
+        if self.header.purged {
+            return 0;
+        }
         let payloads_at = u64::try_from(self.header.payloads_at());
         u64::from(self.header.length) - payloads_at.expect("a table is smaller than 2^64 bytes")
     }
@@ -163,30 +183,24 @@ impl FrameView {
         let positions = self.header.base_position.get()..self.header.end_position().get();
         let records = positions.map(|position| self.record(Position::new(position)));
         let records = records.collect::<Result<Vec<_>, _>>()?;
-        let digests = payload_digests(records.iter().map(|record| record.payload().as_ref()));
-        let payloads = records.iter().zip(digests);
-        let payloads = payloads.map(|(record, digest)| (digest, record.payload_bytes()));
-        Ok(self.header.leaves(&payloads.collect::<Vec<_>>()))
+        Ok(self.header.leaves(&digests_of(&records)))
     }
 
-    /// Returns the bytes of the frame in which the payload at `index` stands.
-    pub(crate) fn payload_bytes_at(&self, index: usize) -> Option<Range<u64>> {
-        let (range, _) = self.payload_range(index)?;
+    /// Returns the bytes of the frame in which what is stored of the record at `index` stands.
+    pub(crate) fn piece_at(&self, index: usize) -> Option<Range<u64>> {
+        let range = self.piece(index)?.range;
         let at = |byte| u64::try_from(byte).ok().map(|byte| self.at + byte);
         Some(at(range.start)?..at(range.end)?)
     }
 
-    fn payload_range(&self, index: usize) -> Option<(Range<usize>, u32)> {
+    fn piece(&self, index: usize) -> Option<StoredPiece> {
         let entries = self.bytes.get(self.header.entries_of(index))?;
-        self.header.payload_range(entries)
+        self.header.stored_piece(index, entries)
     }
 
     /// Checks the table, that its payloads fill the frame, and that the padding is zero; payloads
     /// are not read.
     pub(crate) fn check_shape(&self, seed: SegmentSeed) -> Result<(), DamageKind> {
-        if self.header.purged {
-            return Err(DamageKind::Unsupported);
-        }
         let count = usize::from(self.header.count);
         let length = usize::try_from(self.header.length).map_err(|_| DamageKind::TableChecksum)?;
         if count == 0 {
@@ -204,8 +218,8 @@ impl FrameView {
             return Err(DamageKind::TableChecksum);
         }
         let ends_with_frame = self
-            .payload_range(count - 1)
-            .is_some_and(|(range, _)| range.end == length);
+            .piece(count - 1)
+            .is_some_and(|piece| piece.range.end == length);
         if !ends_with_frame {
             return Err(DamageKind::TableEntry);
         }
@@ -218,18 +232,18 @@ impl FrameView {
 }
 
 impl StoredRecord {
-    /// Takes a payload whose checksum is to be this one.
+    /// Takes what is stored in this piece of its frame, whose checksum is looked at.
     pub(crate) fn checked(
         frame: FrameHeader,
         index: usize,
-        payload: Bytes,
-        checksum: u32,
+        piece: &StoredPiece,
+        stored: Bytes,
     ) -> Result<Self, DamageKind> {
-        check_payload(&payload, checksum)?;
+        piece.check(&stored)?;
         Ok(Self {
             frame,
             index,
-            payload,
+            content: Content::of(&frame, piece, stored),
         })
     }
 
@@ -243,14 +257,24 @@ impl StoredRecord {
         self.index
     }
 
-    /// Returns the stored payload: a slice of the mapping or of the write buffer, not a copy.
+    /// Returns the stored payload: a slice of the mapping or of the write buffer, not a copy. Empty
+    /// where it was [purged](Self::purged).
     pub fn payload(&self) -> &Bytes {
-        &self.payload
+        static NOTHING: Bytes = Bytes::new();
+        self.content.payload().unwrap_or(&NOTHING)
     }
 
-    /// Returns the stored payload, and lets go of the rest.
-    pub fn into_payload(self) -> Bytes {
-        self.payload
+    /// Returns what is stored of the payload, and lets go of the rest.
+    pub fn into_content(self) -> Content {
+        self.content
+    }
+
+    /// Returns what is left of the payload when it was purged; that of an event alone can be.
+    pub fn purged(&self) -> Option<PurgedPayload> {
+        match self.content {
+            Content::Purged(purged) => Some(purged),
+            Content::Payload(_) => None,
+        }
     }
 
     /// Returns the record's position.
@@ -260,15 +284,67 @@ impl StoredRecord {
     }
 
     fn payload_bytes(&self) -> u32 {
-        u32::try_from(self.payload.len()).expect("a frame is smaller than 4 GiB")
+        u32::try_from(self.payload().len()).expect("a frame is smaller than 4 GiB")
     }
 }
 
-fn check_payload(payload: &[u8], checksum: u32) -> Result<(), DamageKind> {
-    if crc32c::crc32c(payload) == checksum {
-        Ok(())
-    } else {
-        Err(DamageKind::PayloadChecksum)
+/// Returns the digest and the length of the payload of each record of one frame: of a purged one as it
+/// tells them.
+fn digests_of(records: &[StoredRecord]) -> Vec<(PayloadDigest, u32)> {
+    let purged = records.iter().map(StoredRecord::purged);
+    if let Some(purged) = purged.collect::<Option<Vec<_>>>() {
+        let told = purged
+            .into_iter()
+            .map(|purged| (purged.digest, purged.bytes));
+        return told.collect();
+    }
+    let digests = payload_digests(records.iter().map(|record| record.payload().as_ref()));
+    let lengths = records.iter().map(StoredRecord::payload_bytes);
+    digests.into_iter().zip(lengths).collect()
+}
+
+impl StoredPiece {
+    /// Checks the bytes that stand in this piece.
+    fn check(&self, stored: &[u8]) -> Result<(), DamageKind> {
+        if crc32c::crc32c(stored) == self.checksum {
+            Ok(())
+        } else {
+            Err(DamageKind::PayloadChecksum)
+        }
+    }
+}
+
+impl Content {
+    /// The payload, if it is still there.
+    pub fn payload(&self) -> Option<&Bytes> {
+        match self {
+            Self::Payload(payload) => Some(payload),
+            Self::Purged(_) => None,
+        }
+    }
+
+    /// Tells what the bytes of a piece of a frame are.
+    fn of(frame: &FrameHeader, piece: &StoredPiece, stored: Bytes) -> Self {
+        debug_assert_eq!(stored.len(), piece.range.len());
+        match stored.first_chunk() {
+            Some(digest) if frame.purged => Self::Purged(PurgedPayload {
+                bytes: piece.payload_bytes,
+                digest: PayloadDigest::new(*digest),
+            }),
+            _ => {
+                debug_assert!(!frame.purged, "a piece of a purged frame is a digest");
+                Self::Payload(stored)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Payload(payload) => write!(f, "Payload({} bytes)", payload.len()),
+            Self::Purged(purged) => purged.fmt(f),
+        }
     }
 }
 

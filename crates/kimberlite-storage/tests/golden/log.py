@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Works out the bytes of the log that tests/it/golden.rs writes, from docs alone.
 
-Standard library only. Run in this directory: it writes first_segment.hex and second_segment.hex.
+Standard library only. Run in this directory: it writes first_segment.hex, second_segment.hex, and
+purged_segment.hex, which is the first one written anew without the payloads of its events.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ ONES8 = 2**64 - 1
 ONES4 = 2**32 - 1
 TIME = 1_700_000_000_000_000_000
 LOG_ID = bytes(range(32))
-PLAIN, COMMITTED, MORE = 0, 3, 8
+PLAIN, COMMITTED, PURGED, MORE = 0, 3, 4, 8
 GENESIS, KEY_SESSION, EVENT = 1, 3, 4
 
 TABLE = []
@@ -50,11 +51,13 @@ class Log:
         stream, offset, session, counter = ONES8, ONES8, ONES8, ONES4
         if sealed:
             stream, offset, session, counter = 2, 0x01020304, 1, 77
-        table, end = b"", 0
+        table, stored_payloads, end = b"", b"", 0
         for payload in payloads:
             end += len(payload)
-            table += struct.pack("<II", end, crc32c(payload))
-        body = table + b"".join(payloads)
+            stored = sha256(payload) if flags & PURGED else payload
+            table += struct.pack("<II", end, crc32c(stored))
+            stored_payloads += stored
+        body = table + stored_payloads
         seed = self.salt + struct.pack("<Q", at)
         fields = struct.pack(
             "<IIBBHIQQQQQQ32s8s",
@@ -99,13 +102,22 @@ class Log:
                     file.write(f"{at:06x}: {row.hex(' ')}\n")
 
 
+def first_segment(log, number, size, purged):
+    log.segment(number, size)
+    log.frame(GENESIS, PLAIN, [b"the genesis payload"], 0)
+    log.frame(KEY_SESSION, PLAIN | MORE, [b"session", b"stream name"], 1)
+    events = [b"one", b"", b"a longer payload, of 33 bytes ..."]
+    log.frame(EVENT, COMMITTED | purged, events, 1, sealed=True)
+    log.frame(0, PLAIN, [], 6)
+
+
 log = Log()
-log.segment(0, 256 << 10)
-log.frame(GENESIS, PLAIN, [b"the genesis payload"], 0)
-log.frame(KEY_SESSION, PLAIN | MORE, [b"session", b"stream name"], 1)
-log.frame(EVENT, COMMITTED, [b"one", b"", b"a longer payload, of 33 bytes ..."], 1, sealed=True)
-log.frame(0, PLAIN, [], 6)
+first_segment(log, 0, 256 << 10, 0)
 log.write("first_segment.hex")
 log.segment(1, 1 << 20)
 log.frame(200, PLAIN, [b"of a later release"], 6)
 log.write("second_segment.hex")
+
+log = Log()
+first_segment(log, 2, 8192, PURGED)
+log.write("purged_segment.hex")

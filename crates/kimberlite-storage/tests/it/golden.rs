@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use kimberlite_crypto::payload_digest;
 use kimberlite_disk::{Access, Disk, OpenMode};
 use kimberlite_storage::{
     Background, Durability, Entropy, FrameBuilder, FramePlacement, LogOptions, UnplacedFrame,
@@ -19,6 +20,8 @@ use kimberlite_types::{
 use crate::rig::{dir, dyn_disk, segment, verify_all};
 
 const FIRST: &str = include_str!("../golden/first_segment.hex");
+/// The first segment, written anew with the digests of its events in place of their payloads.
+const PURGED: &str = include_str!("../golden/purged_segment.hex");
 const SECOND: &str = include_str!("../golden/second_segment.hex");
 
 /// The same salt for every segment, and the number of the segment in its first byte.
@@ -108,6 +111,17 @@ fn unhex(text: &str, bytes: usize) -> Vec<u8> {
     content
 }
 
+fn disk_of(segments: [(u64, &str, usize); 2]) -> SimulatedDisk {
+    let disk = SimulatedDisk::new(2);
+    disk.create_dir_all(&dir().join("log")).unwrap();
+    for (base, golden, bytes) in segments {
+        let content = unhex(golden, bytes);
+        disk.write_new_atomic(&segment(base), &content, Access::Shared)
+            .unwrap();
+    }
+    disk
+}
+
 #[test]
 fn a_log_has_the_bytes_that_are_written_down() {
     let disk = write_log();
@@ -119,13 +133,7 @@ fn a_log_has_the_bytes_that_are_written_down() {
 
 #[test]
 fn the_bytes_that_are_written_down_are_read_as_the_log_they_were() {
-    let disk = SimulatedDisk::new(2);
-    disk.create_dir_all(&dir().join("log")).unwrap();
-    for (base, golden, bytes) in [(0, FIRST, 256 << 10), (6, SECOND, 1 << 20)] {
-        let content = unhex(golden, bytes);
-        disk.write_new_atomic(&segment(base), &content, Access::Shared)
-            .unwrap();
-    }
+    let disk = disk_of([(0, FIRST, 256 << 10), (6, SECOND, 1 << 20)]);
     let written = write_log();
     let options = || LogOptions::new(Arc::new(Counted(9.into())), Background::inline());
     let read = |disk: &SimulatedDisk| {
@@ -146,4 +154,39 @@ fn the_bytes_that_are_written_down_are_read_as_the_log_they_were() {
     };
     assert_eq!(read(&disk), read(&written));
     assert!(disk.open(Path::new("/nowhere"), OpenMode::Read).is_err());
+}
+
+#[test]
+fn purged_frames_tell_digests_and_lengths_and_give_the_same_history() {
+    let purged = disk_of([(0, PURGED, 8192), (6, SECOND, 1 << 20)]);
+    let history = |disk: &SimulatedDisk| {
+        let options = LogOptions::new(Arc::new(Counted(9.into())), Background::inline());
+        let witness = Witness::default();
+        let opened = open_writer(&dyn_disk(disk), dir(), options, &witness, &mut |_| Ok(()));
+        let (writer, _) = opened.unwrap();
+        let verified = verify_all(&writer.reader(), disk);
+        assert_eq!(verified.damage, []);
+        (writer.reader(), writer.history(), verified)
+    };
+    let (reader, state, verified) = history(&purged);
+    let (whole, state_whole, verified_whole) = history(&write_log());
+    assert_eq!(state, state_whole);
+    assert_eq!(verified.root, verified_whole.root);
+    assert_eq!(verified.chain, verified_whole.chain);
+    assert_eq!(verified.payload_bytes + 36, verified_whole.payload_bytes);
+    for position in (0..7).map(Position::new) {
+        let record = reader.record(position).unwrap().unwrap();
+        let was = whole.record(position).unwrap().unwrap();
+        assert_eq!(was.purged(), None);
+        let left = record.purged().map(|left| (left.bytes, left.digest));
+        if (3..6).contains(&position.get()) {
+            let payload = was.payload();
+            let bytes = u32::try_from(payload.len()).unwrap();
+            assert_eq!(left, Some((bytes, payload_digest(payload))));
+            assert!(record.payload().is_empty());
+        } else {
+            assert_eq!(left, None);
+            assert_eq!(record.payload(), was.payload());
+        }
+    }
 }

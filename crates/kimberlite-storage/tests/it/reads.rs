@@ -62,10 +62,10 @@ fn check_cursors(reader: &LogReader, model: &[Vec<u8>]) {
         let mut cursor = FrameCursor::new(reader.clone());
         for position in positions {
             let at = Position::new(position);
-            let (header, payload) = cursor.payload(at).unwrap().unwrap();
+            let (header, content) = cursor.content(at).unwrap().unwrap();
             assert!(header.base_position <= at && at < header.end_position());
             let index = usize::try_from(position).unwrap();
-            assert_eq!(payload, model[index], "{position}");
+            assert_eq!(content.payload().unwrap(), &model[index], "{position}");
         }
         assert!(cursor.frame(Position::new(end)).unwrap().is_none());
     }
@@ -339,8 +339,8 @@ fn a_header_page_that_rotted_is_told_by_whoever_reads_the_segment() {
             let at = Position::new(position);
             let record = reader.record(at);
             let found = cursor
-                .payload(at)
-                .map(|found| found.map(|(_, payload)| payload));
+                .content(at)
+                .map(|found| found.map(|(_, content)| content.payload().unwrap().clone()));
             let frame = reader.frame(at);
             if inside.contains(&position) {
                 let told = [record.map(drop), found.map(drop), frame.map(drop)];
@@ -458,8 +458,11 @@ fn a_cursor_that_goes_backward_tells_every_damaged_payload() {
         let mut cursor = FrameCursor::new(writer.reader());
         for position in (0..end.get()).rev() {
             let index = usize::try_from(position).unwrap();
-            match cursor.payload(Position::new(position)) {
-                Ok(found) => assert_eq!(found.unwrap().1, model[index], "byte {byte}"),
+            match cursor.content(Position::new(position)) {
+                Ok(found) => {
+                    let (_, content) = found.unwrap();
+                    assert_eq!(content.payload().unwrap(), &model[index], "byte {byte}");
+                }
                 Err(StorageError::Corrupt(damage)) => {
                     assert!((place.at..place.end).contains(&damage.byte), "{damage:?}");
                     told += 1;
