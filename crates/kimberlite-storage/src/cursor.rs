@@ -151,7 +151,8 @@ impl FrameCursor {
                 0
             }
             Place::Closed(closed) => {
-                let (opened, end) = (closed.open()?, closed.extent.frames_end);
+                let opened = closed.open()?;
+                let end = opened.frames_end;
                 let within = (opened.floor(position), end);
                 run = vec![file_frame(run.last(), &opened.segment, within, position)?];
                 0

@@ -35,6 +35,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod builder;
+mod rewrite;
 mod view;
 
 pub(crate) use builder::{FinishedFrame, FrameSite};
@@ -192,7 +193,7 @@ impl FrameHeader {
             if self.kind != Some(RecordKind::Event) {
                 return fail("flags");
             }
-            if length != self.payloads_at() + usize::from(self.count) * PURGED_BYTES {
+            if u64::from(self.length) != self.purged_bytes() {
                 return fail("length");
             }
         }
@@ -275,6 +276,12 @@ impl FrameHeader {
     /// Returns the bytes that the frame takes in its segment, padding included.
     pub fn stored_bytes(&self) -> u64 {
         u64::from(self.length).next_multiple_of(FRAME_ALIGN as u64)
+    }
+
+    /// Returns the bytes that the frame takes once it is purged.
+    pub(crate) fn purged_bytes(&self) -> u64 {
+        let bytes = self.payloads_at() + usize::from(self.count) * PURGED_BYTES;
+        u64::try_from(bytes).expect("a frame of digests is small")
     }
 
     /// Returns where in the frame the table begins and the payloads begin.

@@ -34,6 +34,7 @@ mod model;
 mod open;
 mod options;
 mod prepare;
+mod purge;
 mod reader;
 mod recovery;
 mod repair;
@@ -68,6 +69,7 @@ pub use open::{
     OpenReport, Visitor, create_log, first_record, log_exists, open_observer, open_writer,
 };
 pub use options::{Entropy, LogOptions, ReadMode, SegmentSpace, Visibility};
+pub use purge::{PurgeChoice, PurgeOutcome, Purger};
 pub use reader::LogReader;
 pub use recovery::{TailDiscarded, TornTail};
 pub use repair::{LogCut, set_aside};

@@ -183,7 +183,8 @@ impl LogReader {
                 end,
             } => record_in_file(&segment, floor, end, position)?,
             Place::Closed(closed) => {
-                let (opened, end) = (closed.open()?, closed.extent.frames_end);
+                let opened = closed.open()?;
+                let end = opened.frames_end;
                 record_in_file(&opened.segment, opened.floor(position), end, position)?
             }
         };
@@ -208,7 +209,8 @@ impl LogReader {
                 end,
             } => walk_file(&segment, floor, end, position)?,
             Place::Closed(closed) => {
-                let (opened, end) = (closed.open()?, closed.extent.frames_end);
+                let opened = closed.open()?;
+                let end = opened.frames_end;
                 walk_file(&opened.segment, opened.floor(position), end, position)?
             }
         };

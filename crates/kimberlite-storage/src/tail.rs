@@ -39,6 +39,16 @@ impl Tail {
         }
     }
 
+    /// Lets go of all frames before `end`, so that they are read from their files.
+    pub(crate) fn let_go_before(&mut self, end: Position) {
+        while let Some(oldest) = self.frames.front()
+            && oldest.header().end_position() <= end
+        {
+            self.bytes -= oldest.header().stored_bytes();
+            self.frames.pop_front();
+        }
+    }
+
     /// Returns the frame that holds `position`, when it is still here.
     pub(crate) fn frame(&self, position: Position) -> Option<&FrameView> {
         self.frames.get(self.index(position)?)
@@ -115,6 +125,9 @@ mod tests {
             assert_eq!(found.header().base_position.get(), position / 5 * 5);
         }
         assert!(tail.frame(Position::new(50)).is_none());
+        tail.let_go_before(Position::new(44));
+        assert!(tail.frame(Position::new(39)).is_none());
+        assert!(tail.frame(Position::new(40)).is_some());
     }
 
     #[test]

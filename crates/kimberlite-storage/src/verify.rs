@@ -85,9 +85,9 @@ pub fn verify(
         let segment = &opened.segment;
         let bytes = segment.whole()?;
         run.segment(segment, &bytes, extent.end.min(end), progress);
-        let seal = SealFile::read(disk, &reader.shared.log_dir, segment.place());
+        let seal = SealFile::read(disk, &reader.shared.log_dir, &segment.header);
         if extent.end <= end {
-            run.check_closed(segment, &bytes, extent.frames_end, seal.as_ref());
+            run.check_closed(segment, &bytes, opened.frames_end, seal.as_ref());
             if let Some(damage) = segment.size_damage()? {
                 run.found(damage);
             }

@@ -25,10 +25,11 @@ use crate::frame::{
 use crate::history::History;
 use crate::options::{LogOptions, Visibility};
 use crate::prepare::{Jobs, Preparation};
+use crate::purge::Purger;
 use crate::reader::{ActiveMap, LogReader, Shared};
 use crate::segment::{
-    ClosedSegment, FRAMES_AT, OpenedSegment, SealFile, Segment, SegmentHeader, SparseIndex,
-    next_segment_bytes, seal_path,
+    ClosedSegment, FRAMES_AT, OpenedSegment, SEGMENT_BYTES_MAX, SealFile, Segment, SegmentHeader,
+    SparseIndex, next_segment_bytes, seal_path,
 };
 use crate::sync_stage::SyncStage;
 
@@ -123,9 +124,37 @@ impl LogWriter {
         // A watermark must find its place behind any group.
         let watermark_bytes = crate::frame::FRAME_HEADER_BYTES as u64;
         if self.write_at + bytes + watermark_bytes > self.active.header.segment_bytes {
-            self.roll(bytes)?;
+            let old_bytes = self.active.header.segment_bytes;
+            self.roll(next_segment_bytes(Some(old_bytes), bytes))?;
         }
         Ok(())
+    }
+
+    /// Closes the active segment, so that what stands in it can be purged, and begins one that is no
+    /// larger. Does nothing where no record stands in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogWriter::reserve`].
+    pub fn close_segment(&mut self) -> Result<(), StorageError> {
+        if self.stage.is_poisoned() {
+            return Err(StorageError::Poisoned);
+        }
+        if self.active.base() == self.history.position() {
+            return Ok(());
+        }
+        self.roll(self.active.header.segment_bytes.min(SEGMENT_BYTES_MAX))
+    }
+
+    /// Returns what purges closed segments, for callers who do so without the writer.
+    pub fn purger(&self) -> Purger {
+        Purger {
+            shared: Arc::clone(&self.shared),
+            disk: Arc::clone(&self.disk),
+            entropy: Arc::clone(&self.options.entropy),
+            jobs: Arc::clone(&self.jobs),
+            index_stride_bytes: self.options.index_stride_bytes,
+        }
     }
 
     /// Writes a commit group: all of its frames, or none of them after a crash.
@@ -327,7 +356,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Begins a new segment that has room for a group of `group_bytes`.
+    /// Begins a new segment of `segment_bytes`.
     ///
     /// 1. The old segment is synced.
     /// 2. The new file, which reads as zeros, gets its header page,
@@ -337,9 +366,8 @@ impl LogWriter {
     /// A crash before 4 leaves the old segment as the last one, or a new one without frames. An
     /// error in 3 leaves open which, so that poisons. A segment without frames that is too small is
     /// replaced by the new one, which has the same name.
-    fn roll(&mut self, group_bytes: u64) -> Result<(), StorageError> {
+    fn roll(&mut self, segment_bytes: u64) -> Result<(), StorageError> {
         self.sync()?;
-        let old_bytes = self.active.header.segment_bytes;
         let mut salt = [0; 16];
         if !self.options.entropy.fill(&mut salt) {
             return Err(StorageError::Entropy);
@@ -349,7 +377,7 @@ impl LogWriter {
             base_position: self.history.position(),
             base_chain: self.history.chain,
             salt,
-            segment_bytes: next_segment_bytes(Some(old_bytes), group_bytes),
+            segment_bytes,
         };
         let unnamed = self
             .preparation
@@ -433,6 +461,7 @@ fn seal_segment(closed: &ClosedSegment, history: History) -> Result<SealFile, St
     Ok(SealFile {
         log_id: segment.header.log_id,
         base_position: segment.base(),
+        salt: segment.header.salt,
         frames_end,
         history,
         segment_digest: internal_hash(map.get(..used).unwrap_or_default()),

@@ -85,7 +85,7 @@ impl SegmentPart {
         let mut page = [0; SEGMENT_HEADER_BYTES];
         file.ok()?.read_exact_at(&mut page, 0).ok()?;
         let header = SegmentHeader::decode(&page).ok()?;
-        let seal = SealFile::read(disk, &log_dir, (header.log_id, header.base_position))?;
+        let seal = SealFile::read(disk, &log_dir, &header)?;
         (seal.history.position() == self.end).then_some((
             seal.frames_end,
             seal.segment_digest,

@@ -198,6 +198,11 @@ impl FrameView {
         self.header.stored_piece(index, entries)
     }
 
+    /// Returns all of its bytes behind the header.
+    pub(super) fn body(&self) -> Bytes {
+        self.bytes.slice(FRAME_HEADER_BYTES..)
+    }
+
     /// Checks the table, that its payloads fill the frame, and that the padding is zero; payloads
     /// are not read.
     pub(crate) fn check_shape(&self, seed: SegmentSeed) -> Result<(), DamageKind> {
@@ -290,7 +295,7 @@ impl StoredRecord {
 
 /// Returns the digest and the length of the payload of each record of one frame: of a purged one as it
 /// tells them.
-fn digests_of(records: &[StoredRecord]) -> Vec<(PayloadDigest, u32)> {
+pub(super) fn digests_of(records: &[StoredRecord]) -> Vec<(PayloadDigest, u32)> {
     let purged = records.iter().map(StoredRecord::purged);
     if let Some(purged) = purged.collect::<Option<Vec<_>>>() {
         let told = purged

@@ -64,7 +64,7 @@ impl Opening<'_, '_> {
         let Some(last) = base.closed.last() else {
             return Ok(());
         };
-        let seal = SealFile::read(self.disk.as_ref(), self.log_dir, (base.log_id, last.base));
+        let seal = SealFile::read_any(self.disk.as_ref(), self.log_dir, (base.log_id, last.base));
         let seal = seal.filter(|seal| seal.history.position() == last.end);
         let seal = seal.ok_or(StorageError::SnapshotUnfit)?;
         self.history = Some(seal.history);

@@ -160,7 +160,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         self.damage.push(damage);
         let opened = readable.open()?;
         let segment = opened.segment.reopened();
-        let scan = TailScan::ending(readable.extent.end, readable.extent.frames_end);
+        let scan = TailScan::ending(readable.extent.end, opened.frames_end);
         let index = opened.index.clone();
         Ok(LastSegment {
             segment,
@@ -205,7 +205,7 @@ impl<'a, 'v> Opening<'a, 'v> {
 
     /// Returns the segment's seal when it is there, sound, and of this segment.
     pub(super) fn read_seal(&self, segment: &Segment) -> Option<SealFile> {
-        SealFile::read(self.disk.as_ref(), self.log_dir, segment.place())
+        SealFile::read(self.disk.as_ref(), self.log_dir, &segment.header)
     }
 
     fn read_last(

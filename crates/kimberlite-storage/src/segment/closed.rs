@@ -46,6 +46,8 @@ pub(crate) struct ClosedSegment {
 pub(crate) struct OpenedSegment {
     pub(crate) segment: Segment,
     pub(crate) index: SparseIndex,
+    /// Byte after the last frame. A purge may have written the segment anew since its extent was noted.
+    pub(crate) frames_end: u64,
     /// Whether the index is the word of a seal.
     pub(crate) by_seal: bool,
 }
@@ -77,6 +79,7 @@ impl ClosedSegment {
         let opened = OpenedSegment {
             segment,
             index: index.closed(),
+            frames_end,
             by_seal: false,
         };
         Self {
@@ -139,28 +142,33 @@ impl ClosedFiles {
         let file = self.disk.open(&path, OpenMode::Read)?;
         let header = read_header(file.as_ref(), extent.base)?;
         let segment = Segment::new(header, file, self.read_mode);
-        let place = (header.log_id, header.base_position, header.segment_bytes);
-        if place != (self.log_id, extent.base, extent.file_bytes) {
+        // Its size is that of its own header page: a purge may have written it anew.
+        if segment.place() != (self.log_id, extent.base) {
             let damage = segment_damage(extent.base, DamageKind::ForeignSegment);
             return Err(StorageError::Corrupt(damage));
         }
-        let seal = SealFile::read(self.disk.as_ref(), &self.log_dir, segment.place());
-        let of_these = |seal: &SealFile| {
-            (seal.history.position(), seal.frames_end) == (extent.end, extent.frames_end)
-        };
-        let (index, by_seal) = match seal.filter(of_these) {
-            Some(seal) => (seal.index, true),
-            None => (self.walk(&segment, extent)?, false),
+        let seal = SealFile::read(self.disk.as_ref(), &self.log_dir, &segment.header);
+        let seal = seal.filter(|seal| seal.history.position() == extent.end);
+        let by_seal = seal.is_some();
+        let (index, frames_end) = match seal {
+            Some(seal) => (seal.index, seal.frames_end),
+            None => self.walk(&segment, extent)?,
         };
         Ok(OpenedSegment {
             segment,
             index: index.closed(),
+            frames_end,
             by_seal,
         })
     }
 
-    /// Makes the index of a segment without a sound seal, up to where its frames can be read.
-    fn walk(&self, segment: &Segment, extent: &ClosedExtent) -> Result<SparseIndex, StorageError> {
+    /// Makes the index of a segment without a sound seal, up to where its frames can be read: that is
+    /// returned too.
+    fn walk(
+        &self,
+        segment: &Segment,
+        extent: &ClosedExtent,
+    ) -> Result<(SparseIndex, u64), StorageError> {
         let base = extent.base;
         tracing::warn!(
             segment = segment_name(base),
@@ -182,7 +190,7 @@ impl ClosedFiles {
                 position = frame.header().end_position();
             }
         }
-        Ok(index)
+        Ok((index, at))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The seal of a closed segment: its index, its digest, and the state of the history at its end.
 //!
 //! A file of its own beside the segment, so that a segment's bytes never change once it is closed,
-//! and a lost or damaged seal is made anew from the segment.
+//! and a lost or damaged seal is made anew from the segment. It names the salt of its segment's file: once
+//! a purge has written the segment anew, the seal of the old file is passed over like none.
 //!
 //! | bytes | field | |
 //! |---|---|---|
@@ -14,8 +15,9 @@
 //! | 64..72 | frames end | `u64`, byte after the last frame |
 //! | 72..104 | end chain | the chain hash after the last record |
 //! | 104..136 | segment digest | BLAKE3 of the segment's bytes up to frames end |
-//! | 136..138 | frontier bytes | `u16` |
-//! | 138.. | frontier | the Merkle frontier after the last record |
+//! | 136..152 | salt | that of the segment's file |
+//! | 152..154 | frontier bytes | `u16` |
+//! | 154.. | frontier | the Merkle frontier after the last record |
 //! | … | index | entries of `position u32 \| eighth u32`: counted from base, byte / 8 |
 //! | last 32 | digest | BLAKE3 of everything before it |
 
@@ -28,13 +30,13 @@ use kimberlite_disk::Disk;
 use kimberlite_types::{ChainHash, LogId, Position};
 
 use super::index::{IndexEntry, SparseIndex};
-use super::seal_path;
+use super::{SegmentHeader, seal_path};
 use crate::frame::{Reader, Writer};
 use crate::history::History;
 
 const MAGIC: [u8; 8] = *b"KIMBSEL1";
 const VERSION: u32 = 1;
-const FIXED_BYTES: usize = 138;
+const FIXED_BYTES: usize = 154;
 const ENTRY_BYTES: usize = 8;
 const DIGEST_BYTES: usize = 32;
 
@@ -46,6 +48,7 @@ const SEAL_BYTES_MAX: u64 = 64 << 20;
 pub struct SealFile {
     pub(crate) log_id: LogId,
     pub(crate) base_position: Position,
+    pub(crate) salt: [u8; 16],
     pub(crate) frames_end: u64,
     pub(crate) history: History,
     pub(crate) segment_digest: InternalHash,
@@ -74,9 +77,16 @@ pub enum SealError {
 }
 
 impl SealFile {
-    /// Reads the seal of the segment of a log and base position; `None` when there is none that is
-    /// whole and of this segment.
-    pub(crate) fn read(
+    /// Reads the seal of a segment; `None` when there is none that is whole and of this file: of the
+    /// one with this header page.
+    pub(crate) fn read(disk: &dyn Disk, log_dir: &Path, segment: &SegmentHeader) -> Option<Self> {
+        let seal = Self::read_any(disk, log_dir, (segment.log_id, segment.base_position))?;
+        (seal.salt == segment.salt).then_some(seal)
+    }
+
+    /// Reads the seal of the segment of a log and base position, whichever file of it. The history is
+    /// the same for all of them.
+    pub(crate) fn read_any(
         disk: &dyn Disk,
         log_dir: &Path,
         segment: (LogId, Position),
@@ -107,6 +117,7 @@ impl SealFile {
         writer.put(self.frames_end.to_le_bytes());
         writer.put(*self.history.chain.as_bytes());
         writer.put(*self.segment_digest.as_bytes());
+        writer.put(self.salt);
         writer.put(
             u16::try_from(frontier.len())
                 .expect("a frontier is small")
@@ -154,6 +165,7 @@ impl SealFile {
         let frames_end = u64::from_le_bytes(reader.take());
         let chain = ChainHash::new(reader.take());
         let segment_digest = InternalHash::new(reader.take());
+        let salt = reader.take();
         let frontier_bytes = usize::from(u16::from_le_bytes(reader.take()));
         let (frontier, entries) = reader
             .rest
@@ -171,6 +183,7 @@ impl SealFile {
         Ok(Self {
             log_id,
             base_position,
+            salt,
             frames_end,
             history,
             segment_digest,
@@ -214,6 +227,7 @@ mod tests {
         SealFile {
             log_id: LogId::new([1; 32]),
             base_position,
+            salt: [4; 16],
             frames_end: FRAMES_AT + 100_000,
             history: History {
                 chain: ChainHash::new([2; 32]),

@@ -31,7 +31,7 @@ fn log() -> Rig {
 
 /// How a flipped byte is found: by a writer that opens the log, or by a verification. The writer's
 /// visitor reads no payload, so that those of sealed segments are left to the verification.
-fn found(disk: &SimulatedDisk) -> Vec<Damage> {
+pub(crate) fn found(disk: &SimulatedDisk) -> Vec<Damage> {
     let ops = disk.ops();
     let witness = witness(disk);
     match open_writer(

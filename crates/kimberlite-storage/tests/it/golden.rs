@@ -190,3 +190,20 @@ fn purged_frames_tell_digests_and_lengths_and_give_the_same_history() {
         }
     }
 }
+
+#[test]
+fn a_purge_writes_the_bytes_that_are_written_down() {
+    let disk = write_log();
+    let options = LogOptions::new(Arc::new(Counted(2.into())), Background::inline());
+    let witness = Witness::default();
+    let opened = open_writer(&dyn_disk(&disk), dir(), options, &witness, &mut |_| Ok(()));
+    let (writer, _) = opened.unwrap();
+    let purger = writer.purger();
+    let until = Position::new(6);
+    let outcome = purger.purge(until, &|_| true, &mut |_| ()).unwrap();
+    assert_eq!((outcome.events, outcome.payload_bytes), (3, 36));
+    assert_eq!(outcome.bytes_freed, (256 << 10) - 8192);
+    let found = hex(&disk.contents(segment(0)));
+    assert!(found == PURGED, "the segment is now:\n{found}");
+    assert_eq!(disk.contents(segment(0)).len(), 8192);
+}

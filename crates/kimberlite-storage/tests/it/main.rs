@@ -12,6 +12,7 @@ mod flips;
 mod golden;
 mod hostile;
 mod os;
+mod purges;
 mod reads;
 mod rig;
 mod rollback;

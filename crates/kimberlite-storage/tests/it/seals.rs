@@ -140,7 +140,7 @@ fn a_forged_tree_in_a_seal_is_never_carried_into_the_log() {
         let sound = rig.disk.contents(seal(0));
         let mut forged = sound.clone();
         // A hash of the frontier, and the digest over all of it.
-        forged[138 + 20] ^= 1;
+        forged[154 + 20] ^= 1;
         let body = forged.len() - 32;
         let digest = kimberlite_crypto::internal_hash(&forged[..body]);
         forged[body..].copy_from_slice(digest.as_bytes());
