@@ -60,6 +60,16 @@ pub(crate) enum Command {
     Repair(Repair),
     /// Read closed segments again, slowly, and exit with 2 when something rotted.
     Scrub(Scrub),
+    /// Put a legal hold on a tenant or a stream: nothing of it is purged until it is released.
+    Hold(Hold),
+    /// Lift a legal hold.
+    Release(Release),
+    /// List the legal holds in force.
+    Holds(Tenant),
+    /// Set how old events must be before they may be purged.
+    Retain(Retain),
+    /// Say what removing the payloads of old events would free, and do it with --yes.
+    Purge(Purge),
     /// Sign a checkpoint of everything appended so far.
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.
@@ -93,6 +103,69 @@ pub(crate) struct Tenant {
     /// The tenant.
     #[arg(long, short)]
     pub(crate) tenant: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Hold {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// Only this stream; by default all of the tenant.
+    #[arg(long, short)]
+    pub(crate) stream: Option<String>,
+    /// Why; stored encrypted like an event.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Release {
+    /// The id of the hold.
+    pub(crate) hold: u64,
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// Why; stored encrypted like an event.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Retain {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// Only this stream; by default all that have no rule of their own.
+    #[arg(long, short)]
+    pub(crate) stream: Option<String>,
+    /// Days between an event and the newest record of the log.
+    #[arg(long, required_unless_present_any = ["records", "none"], value_parser = clap::value_parser!(u64).range(..=100_000))]
+    pub(crate) days: Option<u64>,
+    /// Records behind an event.
+    #[arg(long)]
+    pub(crate) records: Option<u64>,
+    /// Take the rule away.
+    #[arg(long, conflicts_with_all = ["days", "records"])]
+    pub(crate) none: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Purge {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// Only this stream; by default all of the tenant.
+    #[arg(long, short)]
+    pub(crate) stream: Option<String>,
+    /// The position before which events are purged.
+    #[arg(long)]
+    pub(crate) until: u64,
+    /// Only say what would be done, as without --yes.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Do it: what is removed cannot be brought back.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -9,6 +9,7 @@ pub(crate) mod kill;
 pub(crate) mod read;
 pub(crate) mod repair;
 pub(crate) mod restore;
+pub(crate) mod retention;
 pub(crate) mod scrub;
 pub(crate) mod survey;
 pub(crate) mod verify;

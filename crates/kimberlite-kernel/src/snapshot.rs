@@ -382,13 +382,14 @@ mod tests {
         assert_eq!(state().to_snapshot(), Some(expected));
     }
 
+    const HOLDS: usize = 104 + 3 * 48;
+    const RULES: usize = HOLDS + 2 * 16;
+    const PURGES: usize = RULES + 2 * 24;
+
     #[test]
     fn what_no_state_holds_is_refused() {
         let bytes = state().to_snapshot().unwrap();
         let field = |field| SnapshotError::Field { field };
-        const HOLDS: usize = 104 + 3 * 48;
-        const RULES: usize = HOLDS + 2 * 16;
-        const PURGES: usize = RULES + 2 * 24;
         let cases: [(usize, u64, SnapshotError); 24] = [
             (0, 2, SnapshotError::Version { found: 2 }),
             (0, 1 << 32 | 1, field("padding")),

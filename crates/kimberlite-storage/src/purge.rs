@@ -25,7 +25,7 @@ use crate::frame::{FrameHeader, FrameView};
 use crate::history::History;
 use crate::options::Entropy;
 use crate::prepare::{Jobs, TEMPORARY_ENDING};
-use crate::reader::Shared;
+use crate::reader::{Shared, read_bytes};
 use crate::scan::{BadGroup, Depth, Found, Window};
 use crate::segment::{
     ClosedSegment, FRAMES_AT, SEGMENT_HEADER_BYTES, SealFile, Segment, SegmentHeader, SparseIndex,
@@ -90,6 +90,37 @@ impl Purger {
         Ok(outcome)
     }
 
+    /// Counts the events before `until` that are chosen and stand in the active segment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Purger::purge`].
+    pub fn events_left(
+        &self,
+        until: Position,
+        choice: &PurgeChoice<'_>,
+    ) -> Result<u64, StorageError> {
+        let (active, active_end) = {
+            let view = self.shared.view();
+            (Arc::clone(&view.active), view.active_end)
+        };
+        let mut events = 0;
+        if active.base() < until {
+            let window = Window {
+                segment: &active.header,
+                start: 0,
+                bytes: read_bytes(&active, 0, active_end)?,
+            };
+            walk(&active, &window, None, &mut |frame| {
+                if is_chosen(frame, choice) {
+                    events += u64::from(frame.header().count);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(events)
+    }
+
     /// Purges the event frames of closed segments that end at or before `until` and are chosen, and
     /// tells `progress` after each segment.
     ///
@@ -125,13 +156,9 @@ impl Purger {
         until: Position,
         choice: &PurgeChoice<'_>,
     ) -> Result<(Vec<ToPurge>, PurgeOutcome), StorageError> {
-        let (closed, active, active_end) = {
+        let (closed, active) = {
             let view = self.shared.view();
-            (
-                view.closed.clone(),
-                Arc::clone(&view.active),
-                view.active_end,
-            )
+            (view.closed.clone(), Arc::clone(&view.active))
         };
         let mut segments = Vec::new();
         for (nth, segment) in closed.iter().enumerate() {
@@ -143,24 +170,11 @@ impl Purger {
                 segments.push((Arc::clone(segment), chain));
             }
         }
-        let mut outcome = PurgeOutcome {
+        let outcome = PurgeOutcome {
             segments_total: u64::try_from(segments.len()).expect("segments are files"),
+            events_left: self.events_left(until, choice)?,
             ..PurgeOutcome::default()
         };
-        if active.base() < until {
-            let bytes = crate::reader::read_bytes(&active, 0, active_end)?;
-            let window = Window {
-                segment: &active.header,
-                start: 0,
-                bytes,
-            };
-            walk(&active, &window, None, &mut |frame| {
-                if is_chosen(frame, choice) {
-                    outcome.events_left += u64::from(frame.header().count);
-                }
-                Ok(())
-            })?;
-        }
         Ok((segments, outcome))
     }
 

@@ -191,7 +191,7 @@ fn judge(window: &Window<'_>, scan: &TailScan, bad: BadGroup, vouched: Position)
 }
 
 /// The directory, beside the segments, of the tails that were cut off.
-const DISCARDED_DIR: &str = "discarded";
+pub(crate) const DISCARDED_DIR: &str = "discarded";
 
 /// Returns a name for a tail that no earlier one has: what is kept is never replaced.
 fn free_tail_path(

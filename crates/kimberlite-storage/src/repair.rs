@@ -19,7 +19,7 @@ use crate::error::StorageError;
 use crate::open::segment_bases;
 use crate::options::ReadMode;
 use crate::reader::read_bytes;
-use crate::recovery::{CUT_ENDING, KeptPlace, keep_tail};
+use crate::recovery::{CUT_ENDING, DISCARDED_DIR, KeptPlace, keep_tail};
 use crate::scan::{Depth, Found, Window};
 use crate::segment::{
     FRAMES_AT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, seal_path, segment_name, segment_path,
@@ -30,6 +30,29 @@ const LOST_ENDING: &str = ".lost";
 
 /// How much of what a segment has beyond its length is copied at a time, each to a file of its own.
 const SURPLUS_BYTES: u64 = 64 << 20;
+
+/// Lists the files in which recoveries and repairs have kept what they took out of a log.
+///
+/// # Errors
+///
+/// When a directory cannot be listed.
+pub fn kept_aside(disk: &dyn Disk, tenant_dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let log_dir = tenant_dir.join("log");
+    let names = |directory: &Path| match disk.list(directory) {
+        Err(DiskError::NotFound { .. }) => Ok(Vec::new()),
+        entries => entries,
+    };
+    let mut kept = Vec::new();
+    for entry in names(&log_dir)? {
+        if entry.name.contains(LOST_ENDING) {
+            kept.push(log_dir.join(entry.name));
+        }
+    }
+    let discarded = log_dir.join(DISCARDED_DIR);
+    let tails = names(&discarded)?;
+    kept.extend(tails.into_iter().map(|entry| discarded.join(entry.name)));
+    Ok(kept)
+}
 
 /// Where a log would be cut.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,6 +46,9 @@ pub const SESSION_SEALINGS_MAX: u64 = 1 << 32;
 /// Streams of one tenant.
 pub const STREAMS_MAX: usize = 100_000_000;
 
+/// Bytes of the reason for a legal hold or its release.
+pub const REASON_BYTES_MAX: usize = 4 << 10;
+
 /// Legal holds of a tenant that are in force at one time.
 pub const HOLDS_MAX: usize = 65_536;
 

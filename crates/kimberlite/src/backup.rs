@@ -362,6 +362,7 @@ impl Run<'_> {
         *chain = Some(content.chain_after);
         if let Some(prior) = prior
             && content.prefix_digest(prior.used) != Some(prior.digest)
+            && !self.was_purged(plan, below, part)
         {
             return Err(self.other_history(plan.name()));
         }
@@ -372,6 +373,24 @@ impl Run<'_> {
             access: Access::Shared,
         })?;
         Ok(content.file_bytes)
+    }
+
+    /// Whether the segment in the backup is another file of the same records: a purge has written it
+    /// anew since.
+    fn was_purged(&self, plan: &Plan, below: &str, part: &SegmentPart) -> bool {
+        let prior = self.prior.iter().flat_map(|prior| &prior.tenants);
+        let mut prior = prior.filter(|tenant| tenant.name == *plan.name());
+        let Some(size) = prior.next().map(|tenant| tenant.size) else {
+            return false;
+        };
+        let log_id = plan.tenant.inner().reader.log_id();
+        let common = part.up_to(size);
+        let chain = |root: &Path| {
+            let content = common.read(&self.disk, &root.join(below), log_id);
+            content.ok().map(|content| content.chain_after)
+        };
+        let copied = chain(&self.to);
+        copied.is_some() && copied == chain(&self.from)
     }
 
     /// Copies a small file, if there is one.

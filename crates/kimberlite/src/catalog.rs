@@ -3,16 +3,16 @@
 //! Derived from the records that readers may see, and from nothing else; the writer's kernel runs
 //! ahead of it by what is not durable yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kimberlite_crypto::log_id;
-use kimberlite_kernel::{ReplayedFrame, Slot};
+use kimberlite_kernel::{ReplayedFrame, RetentionAct, Scope, Slot};
 use kimberlite_projection::{Batch, FrameSummary, Projection, StreamIndex};
 use kimberlite_storage::{Damage, DamageKind, FrameView};
-use kimberlite_types::{NameHash, Position, RecordKind, SessionId, StreamId};
+use kimberlite_types::{HoldId, NameHash, Position, RecordKind, SessionId, StreamId};
 
 use crate::error::{Error, Problem};
-use crate::payload::{checkpoint_size, split_stream_created};
+use crate::payload::{checkpoint_size, decode_act, split_stream_created};
 
 /// Streams by name, events by offset, key sessions in order.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub(crate) struct Catalog {
     pub(crate) index: StreamIndex,
     pub(crate) sessions: Vec<SessionId>,
     names: HashMap<NameHash, StreamId>,
+    /// Legal holds in force.
+    pub(crate) holds: BTreeMap<HoldId, Scope>,
     /// Position after the last record that is not there merely to keep a checkpoint.
     pub(crate) substantial_end: Position,
 }
@@ -36,6 +38,7 @@ impl Catalog {
             index,
             sessions,
             names: names.collect(),
+            holds: BTreeMap::new(),
             substantial_end,
         }
     }
@@ -73,6 +76,15 @@ impl Catalog {
                 self.names.insert(name, StreamId::new(position));
             }
             RecordKind::KeySession => self.sessions.push(SessionId::new(position)),
+            _ => {}
+        }
+        match frame.retention {
+            Some(RetentionAct::Hold { scope }) => {
+                self.holds.insert(HoldId::new(position), scope);
+            }
+            Some(RetentionAct::Release { hold }) => {
+                self.holds.remove(&hold);
+            }
             _ => {}
         }
         if frame.kind != RecordKind::Checkpoint {
@@ -115,6 +127,9 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
         RecordKind::Genesis => replayed.log_id = Some(log_id(&payload()?)),
         RecordKind::StreamCreated => {
             replayed.name = split_stream_created(&payload()?).map(|(name, _)| name);
+        }
+        RecordKind::Hold | RecordKind::Release | RecordKind::Retain | RecordKind::Purge => {
+            replayed.retention = decode_act(kind, &payload()?);
         }
         RecordKind::Checkpoint => {
             replayed.checkpoint_size = checkpoint_size(&payload()?).map(Position::new);

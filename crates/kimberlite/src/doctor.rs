@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kimberlite_disk::{Disk, DiskError};
-use kimberlite_storage::SegmentState;
+use kimberlite_storage::{SegmentState, kept_aside};
 use kimberlite_types::{Position, TenantName};
 
 use crate::database::Database;
@@ -297,7 +297,13 @@ impl Look<'_> {
     fn files(&self) -> Result<Vec<Symptom>, Error> {
         let disk = self.options.disk.as_ref();
         let log_dir = self.dir.join("log");
-        let (mut temporary, mut kept) = (Vec::new(), Vec::new());
+        let name = |path: std::path::PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        };
+        let kept = kept_aside(disk, &self.dir)?;
+        let mut kept: Vec<String> = kept.into_iter().map(name).collect();
+        let mut temporary = Vec::new();
         for dir in [
             &self.dir,
             &log_dir,
@@ -308,13 +314,11 @@ impl Look<'_> {
                 let ending = Path::new(&entry.name).extension();
                 if ending.is_some_and(|ending| ending == "tmp") {
                     temporary.push(entry.name);
-                } else if entry.name.contains(".lost") {
+                } else if entry.name.contains(".lost") && *dir != log_dir {
                     kept.push(entry.name);
                 }
             }
         }
-        let discarded = list(disk, &log_dir.join("discarded"))?;
-        kept.extend(discarded.into_iter().map(|entry| entry.name));
         let symptom = |condition, names: Vec<String>| {
             (!names.is_empty()).then(|| Symptom::new(condition, names.join(", ")))
         };

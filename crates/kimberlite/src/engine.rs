@@ -19,7 +19,8 @@ pub(crate) mod seal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kimberlite_kernel::{
-    Command, ExpectedVersion, Rejection, ReplayedFrame, Sealing, Slot, State, apply_committed,
+    Command, ExpectedVersion, Rejection, ReplayedFrame, RetentionAct, Sealing, Slot, State,
+    apply_committed,
 };
 use kimberlite_storage::{Durability, FrameBuilder, FramePlacement, LogWriter, UnplacedFrame};
 use kimberlite_types::{NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
@@ -178,6 +179,35 @@ impl Engine {
         frame.push(payload);
         group.add(kind, frame.build(), slot, None);
         Ok(slot)
+    }
+
+    /// Asks the kernel for the place of an act of retention, and adds its record.
+    pub(crate) fn decide(
+        &mut self,
+        group: &mut Group,
+        act: RetentionAct,
+        frame: UnplacedFrame,
+        seal: Option<Sealing>,
+    ) -> Result<Slot, Rejection> {
+        let time = self.now();
+        let command = Command::Retention { act, seal, time };
+        let slot = *apply_committed(&mut self.state, command)?.slot();
+        group.add(act.kind(), frame, slot, None);
+        let replayed = group.replayed.last_mut();
+        replayed.expect("it was just added").retention = Some(act);
+        Ok(slot)
+    }
+
+    /// As [`decide`](Self::decide), with a payload that is stored as it is.
+    pub(crate) fn decide_plain(
+        &mut self,
+        group: &mut Group,
+        act: RetentionAct,
+        payload: &[u8],
+    ) -> Result<Slot, Rejection> {
+        let mut frame = FrameBuilder::new(act.kind(), RecordFlags::PLAIN, 1, payload.len());
+        frame.push(payload);
+        self.decide(group, act, frame.build(), None)
     }
 
     /// Writes a group; under [`SyncPolicy::EveryRecord`] all of it is synced, else nothing is yet.

@@ -19,7 +19,7 @@ pub struct Error(Box<Problem>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The database, tenant or key file does not exist.
+    /// The database, tenant, stream or key file does not exist.
     NotFound,
     /// Another process or handle has the database open.
     Locked,
@@ -153,6 +153,8 @@ pub(crate) enum Problem {
     Overloaded { appends_max: usize, bytes_max: u64 },
     #[error("nothing was written at position {position} yet, the log ends at {end}")]
     NotWritten { position: Position, end: Position },
+    #[error("there is no such stream")]
+    NoStream,
     #[error("the payload of the event at position {position} was purged")]
     Purged { position: Position },
     #[error("the event cannot be written as JSON")]
@@ -249,6 +251,7 @@ impl Error {
         match &*self.0 {
             Problem::NoDatabase { .. }
             | Problem::NoTenant { .. }
+            | Problem::NoStream
             | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
             Problem::Purged { .. } => ErrorKind::Purged,
             Problem::UnfinishedBackup { .. } | Problem::UnfinishedRestore { .. } => {

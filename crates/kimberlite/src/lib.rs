@@ -79,6 +79,7 @@ mod quiet;
 mod read;
 mod repair;
 mod restore;
+mod retention;
 mod scrub;
 mod shown;
 mod sieve;
@@ -97,19 +98,20 @@ pub use error::{Error, ErrorKind};
 pub use event::Event;
 pub use inspect::{Inspection, KeySummary, Stats};
 pub use kimberlite_disk::{Disk, WriteMode};
-pub use kimberlite_kernel::ExpectedVersion;
+pub use kimberlite_kernel::{ExpectedVersion, Retention};
 pub use kimberlite_storage::{
-    Damage, DamageKind, Entropy, FrameHeader, OpenReport, QueueLimit, ReadMode, ScrubProgress,
-    SegmentState, SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
+    Damage, DamageKind, Entropy, FrameHeader, OpenReport, PurgeOutcome, QueueLimit, ReadMode,
+    ScrubProgress, SegmentState, SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
 };
 pub use kimberlite_types::{
-    ChainHash, EventType, Offset, Position, RecordKind, RootHash, SessionId, StreamId, StreamName,
-    TenantName, Timestamp, limits,
+    ChainHash, EventType, HoldId, Offset, Position, RecordKind, RootHash, SessionId, StreamId,
+    StreamName, TenantName, Timestamp, limits,
 };
 pub use options::{DatabaseBuilder, Encryption, SyncPolicy};
 pub use read::{Record, RecordIter};
 pub use repair::{RepairOptions, RepairReport};
 pub use restore::{RestoreOptions, RestoreProgress, RestoreReport, RestoredTenant};
+pub use retention::{Hold, PurgeOptions, PurgeReport};
 pub use scrub::{ScrubOptions, ScrubReport};
 pub use stream::{Receipt, Stream};
 pub use tenant::{StreamSummary, Tenant};

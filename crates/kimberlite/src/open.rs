@@ -343,6 +343,8 @@ fn finish(
         snapshots,
         witnessed: known.witness.size(),
         opened: options.clock.now(),
+        purging: Mutex::default(),
+        purges: AtomicU64::new(0),
         caches: Mutex::default(),
         queue: Arc::new(AppendQueue::new(options.queue_limit)),
         stage,

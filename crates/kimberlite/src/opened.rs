@@ -56,11 +56,15 @@ impl Opened {
         part.find(&(holder, position)).cloned()
     }
 
-    pub(crate) fn insert(&self, holder: Holder, record: &Record) {
+    /// Keeps an event, if `is_there` still says so once nothing can come between.
+    pub(crate) fn insert(&self, holder: Holder, record: &Record, is_there: impl Fn() -> bool) {
         let position = record.position();
         let Some(mut part) = self.part(position) else {
             return;
         };
+        if !is_there() {
+            return;
+        }
         let bytes = ENTRY_BYTES + record.data().len() + record.metadata().len();
         part.insert((holder, position), record.clone(), bytes);
     }
@@ -131,6 +135,29 @@ mod tests {
         drop((tenant, db));
         assert!(shared.opened.find(holder, position).is_none());
         assert_eq!(kept.data(), "kept");
+    }
+
+    #[test]
+    fn what_is_purged_is_kept_no_longer_nor_what_was_read_before() {
+        let disk = SimulatedDisk::new(1);
+        let (db, position) = database(&disk, Encryption::On);
+        let tenant = db.tenant("t").unwrap();
+        let inner = tenant.inner();
+        let record = tenant.read_position(position).unwrap().unwrap();
+        assert!(inner.database.opened.find(inner.holder, position).is_some());
+        let until = tenant.durable_position();
+        tenant
+            .purge(&crate::PurgeOptions::new(until), &mut |_| ())
+            .unwrap();
+        assert!(inner.database.opened.find(inner.holder, position).is_none());
+        let error = tenant.read_position(position).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Purged);
+        // A reader that had the payload in its hands comes too late.
+        let opened = &inner.database.opened;
+        opened.insert(inner.holder, &record, || {
+            inner.purges.load(Ordering::Acquire) == 0
+        });
+        assert!(opened.find(inner.holder, position).is_none());
     }
 
     #[test]

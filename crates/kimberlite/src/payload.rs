@@ -7,19 +7,27 @@
 //!   event's payload is.
 //! * **recovery**: `version u16 | zero u16 | segment u64 | byte u64 | bytes u64`: the base of the
 //!   segment in which the discarded tail stood, where it began there, and how long it was. The record's position is where the log ended.
+//! * **hold**: `version u16 | zero u16 | scope u64 | stored payload`, **release**: the same with the
+//!   hold's id in place of the scope: an envelope whose type is `hold` or `release` and whose data is the
+//!   reason, stored as an event's payload is. A scope is the id of a stream, all ones for the tenant.
+//! * **retain**: `version u16 | zero u16 | scope u64 | age u64 | records u64`, the last two all ones
+//!   where a rule is taken away; **purge**: `version u16 | zero u16 | scope u64 | until u64 | newest u64`.
 //! * **key-session**: [`kimberlite_crypto::SessionParams`]; **checkpoint**: a signed note as it is.
 //!
 //! Integers are little-endian.
 
 #![deny(clippy::indexing_slicing)]
 
+use kimberlite_kernel::{Retention, RetentionAct, Scope};
 use kimberlite_storage::TailDiscarded;
-use kimberlite_types::NameHash;
+use kimberlite_types::{HoldId, NameHash, Position, RecordKind, Timestamp};
 
 const GENESIS_VERSION: u16 = 1;
 const GENESIS_FIXED_BYTES: usize = 70;
 const RECOVERY_VERSION: u16 = 1;
-pub(crate) const NAME_HASH_BYTES: usize = 32;
+const ACT_VERSION: u16 = 1;
+const ACT_HEAD_BYTES: usize = 12;
+const NAME_HASH_BYTES: usize = 32;
 
 /// The type of the envelope that holds a stream's name.
 pub(crate) const STREAM_CREATED_TYPE: &str = "stream-created";
@@ -73,6 +81,84 @@ pub(crate) fn split_stream_created(payload: &[u8]) -> Option<(NameHash, &[u8])> 
     Some((NameHash::new(*hash), name))
 }
 
+/// Returns the payload of an act of retention, up to its text if it has one.
+pub(crate) fn encode_act(act: &RetentionAct) -> Vec<u8> {
+    let (first, others) = match *act {
+        RetentionAct::Hold { scope } => (scope.to_stored(), None),
+        RetentionAct::Release { hold } => (hold.position().get(), None),
+        RetentionAct::Retain { scope, rule } => {
+            let rule = rule.map_or([u64::MAX; 2], |rule| [rule.age_ns, rule.records]);
+            (scope.to_stored(), Some(rule))
+        }
+        RetentionAct::Purge {
+            scope,
+            until,
+            newest,
+        } => {
+            let rest = [until.get(), newest.as_nanoseconds()];
+            (scope.to_stored(), Some(rest))
+        }
+    };
+    let mut payload = Vec::with_capacity(ACT_HEAD_BYTES + 16);
+    payload.extend(ACT_VERSION.to_le_bytes());
+    payload.extend([0; 2]);
+    payload.extend(first.to_le_bytes());
+    for word in others.into_iter().flatten() {
+        payload.extend(word.to_le_bytes());
+    }
+    payload
+}
+
+/// Reads an act of retention from the payload of a record of this kind; `None` when it is none of this
+/// version.
+pub(crate) fn decode_act(kind: RecordKind, payload: &[u8]) -> Option<RetentionAct> {
+    let (first, rest) = split_act(payload)?;
+    let words = || match rest.as_chunks().0 {
+        [one, two] if rest.len() == 16 => {
+            Some((u64::from_le_bytes(*one), u64::from_le_bytes(*two)))
+        }
+        _ => None,
+    };
+    let scope = Scope::from_stored(first);
+    match kind {
+        RecordKind::Hold => Some(RetentionAct::Hold { scope }),
+        RecordKind::Release => {
+            let hold = HoldId::from_stored(first)?;
+            Some(RetentionAct::Release { hold })
+        }
+        RecordKind::Retain => {
+            let (age_ns, records) = words()?;
+            let none = (age_ns, records) == (u64::MAX, u64::MAX);
+            let rule = (!none).then_some(Retention { age_ns, records });
+            Some(RetentionAct::Retain { scope, rule })
+        }
+        RecordKind::Purge => {
+            let (until, newest) = words()?;
+            Some(RetentionAct::Purge {
+                scope,
+                until: Position::new(until),
+                newest: Timestamp::from_nanoseconds(newest),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Returns the stored reason of a hold.
+pub(crate) fn split_hold(payload: &[u8]) -> Option<&[u8]> {
+    split_act(payload).map(|(_, reason)| reason)
+}
+
+fn split_act(payload: &[u8]) -> Option<(u64, &[u8])> {
+    let (version, rest) = payload.split_first_chunk::<4>()?;
+    let [low, high] = ACT_VERSION.to_le_bytes();
+    if *version != [low, high, 0, 0] {
+        return None;
+    }
+    let (first, rest) = rest.split_first_chunk()?;
+    Some((u64::from_le_bytes(*first), rest))
+}
+
 /// Returns the payload of a recovery record.
 pub(crate) fn encode_recovery(cut: &TailDiscarded) -> Vec<u8> {
     let mut payload = Vec::with_capacity(28);
@@ -110,6 +196,50 @@ mod tests {
                 "cut at {end}"
             );
         }
+    }
+
+    #[test]
+    fn acts_of_retention_have_their_bytes_and_others_are_refused() {
+        let stream = Scope::from_stored(0x0102);
+        let rule = Retention {
+            age_ns: 7,
+            records: 8,
+        };
+        let (hold, until) = (HoldId::new(Position::new(9)), Position::new(5));
+        let newest = Timestamp::from_nanoseconds(6);
+        let head = |first: u64| [&[1, 0, 0, 0], first.to_le_bytes().as_slice()].concat();
+        let words = |first, one: u64, two: u64| {
+            [head(first), [one.to_le_bytes(), two.to_le_bytes()].concat()].concat()
+        };
+        let retain = |scope, rule| RetentionAct::Retain { scope, rule };
+        let tenant = Scope::Tenant;
+        let purge = RetentionAct::Purge {
+            scope: tenant,
+            until,
+            newest,
+        };
+        for (act, bytes) in [
+            (RetentionAct::Hold { scope: tenant }, head(u64::MAX)),
+            (RetentionAct::Hold { scope: stream }, head(0x0102)),
+            (RetentionAct::Release { hold }, head(9)),
+            (retain(stream, Some(rule)), words(0x0102, 7, 8)),
+            (retain(tenant, None), words(u64::MAX, u64::MAX, u64::MAX)),
+            (purge, words(u64::MAX, 5, 6)),
+        ] {
+            assert_eq!(encode_act(&act), bytes);
+            assert_eq!(decode_act(act.kind(), &bytes), Some(act));
+            for end in 0..bytes.len() {
+                let cut = bytes.get(..end).unwrap();
+                assert_eq!(decode_act(act.kind(), cut), None, "{act:?}, cut at {end}");
+            }
+            let other = [&[2], bytes.get(1..).unwrap()].concat();
+            assert_eq!(decode_act(act.kind(), &other), None);
+        }
+        let long = words(0x0102, 7, 8);
+        let long = [long.as_slice(), &[0]].concat();
+        assert_eq!(decode_act(RecordKind::Retain, &long), None);
+        assert_eq!(decode_act(RecordKind::Release, &head(u64::MAX)), None);
+        assert_eq!(decode_act(RecordKind::Event, &head(9)), None);
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Derived {
         if !agree {
             return None;
         }
-        let catalog = Catalog::new(index, sessions, state.names(), substantial_end);
+        let mut catalog = Catalog::new(index, sessions, state.names(), substantial_end);
+        catalog.holds = state.holds().collect();
         Some(Self { state, catalog })
     }
 }

@@ -34,6 +34,10 @@ impl Stream {
         Self { tenant, name }
     }
 
+    pub(crate) fn tenant(&self) -> &Arc<TenantInner> {
+        &self.tenant
+    }
+
     /// Returns the name.
     pub fn name(&self) -> &StreamName {
         &self.name

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeBounds;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use bytes::{Buf as _, Bytes};
@@ -54,6 +54,10 @@ pub(crate) struct TenantInner {
     pub(crate) witnessed: Position,
     /// When it was opened.
     pub(crate) opened: Timestamp,
+    /// Held by who purges or puts a hold.
+    pub(crate) purging: Mutex<()>,
+    /// Purges that have run: what was read before one is not kept after it.
+    pub(crate) purges: AtomicU64,
     pub(crate) caches: Mutex<Caches>,
     /// The appends that are under way.
     pub(crate) queue: Arc<AppendQueue>,
@@ -144,6 +148,7 @@ impl Tenant {
         if let Some(record) = opened.find(self.inner.holder, position) {
             return Ok(Some(record));
         }
+        let purges = self.inner.purges.load(Ordering::Acquire);
         match self.inner.reader.record(position)? {
             Some(stored) if stored.frame().kind == Some(RecordKind::Event) => {
                 let frame = *stored.frame();
@@ -153,7 +158,8 @@ impl Tenant {
                     return self.inner.open_record(&place, content).map(Some);
                 }
                 let record = self.inner.open_to_keep(&place, content)?;
-                opened.insert(self.inner.holder, &record);
+                let is_there = || self.inner.purges.load(Ordering::Acquire) == purges;
+                opened.insert(self.inner.holder, &record, is_there);
                 Ok(Some(record))
             }
             Some(_) => Ok(None),
@@ -449,7 +455,11 @@ impl TenantInner {
         Ok(Record::new(place, envelope))
     }
 
-    fn open_payload(&self, place: &RecordPlace<'_>, stored: Bytes) -> Result<Envelope, Error> {
+    pub(crate) fn open_payload(
+        &self,
+        place: &RecordPlace<'_>,
+        stored: Bytes,
+    ) -> Result<Envelope, Error> {
         if place.frame.flags.is_encrypted() {
             return decode(place, self.decrypt(place, &stored)?.into());
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kimberlite::{Record, Tenant};
+use kimberlite::{Error, ErrorKind, Record, Tenant};
 use serde_json::{Value, json};
 
 use super::observe;
@@ -29,7 +29,7 @@ pub(crate) fn run(db: &Path, args: &Read, output: &Output) -> Result<ExitCode, F
         Box::new(records)
     };
     for record in records.take(limit) {
-        print(&tenant, &record?, output)?;
+        show(&tenant, record, output)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -40,9 +40,9 @@ pub(crate) fn tail(db: &Path, args: &Tail, output: &Output) -> Result<ExitCode, 
         .read_all(..)
         .rev()
         .take(args.lines)
-        .collect::<Result<Vec<_>, _>>()?;
-    for record in newest.iter().rev() {
-        print(&tenant, record, output)?;
+        .collect::<Vec<_>>();
+    for record in newest.into_iter().rev() {
+        show(&tenant, record, output)?;
     }
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
@@ -52,10 +52,22 @@ pub(crate) fn tail(db: &Path, args: &Tail, output: &Output) -> Result<ExitCode, 
         if tenant.has_grown()? {
             tenant = observe(db, &args.tenant)?;
             for record in tenant.read_all(end..) {
-                print(&tenant, &record?, output)?;
+                show(&tenant, record, output)?;
             }
         }
         std::thread::sleep(FOLLOW_INTERVAL);
+    }
+}
+
+/// Prints an event; one that was purged is told on standard error, and what stands behind it is printed.
+fn show(tenant: &Tenant, record: Result<Record, Error>, output: &Output) -> Result<(), Failure> {
+    match record {
+        Ok(record) => print(tenant, &record, output),
+        Err(error) if error.kind() == ErrorKind::Purged => {
+            Output::warning(&error.to_string());
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -10,5 +10,6 @@ mod backups;
 mod doctor;
 mod exits;
 mod imports;
+mod retention;
 mod shell;
 mod views;

@@ -52,6 +52,22 @@ pub(super) fn apply(
     Ok(Effect::Recorded(room.slot.sealed(seal)))
 }
 
+impl State {
+    /// Says whether a purge would be decided now; nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection`] says why not.
+    pub fn check_purge(
+        &self,
+        scope: Scope,
+        until: Position,
+        newest: Timestamp,
+    ) -> Result<(), Rejection> {
+        check_purge(self, scope, until, newest)
+    }
+}
+
 fn check_scope(state: &State, scope: Scope) -> Result<(), Rejection> {
     match scope {
         Scope::Stream(stream) if !state.streams.contains_key(&stream) => {

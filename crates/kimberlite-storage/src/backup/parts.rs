@@ -63,6 +63,16 @@ impl SegmentPart {
         Ok(bases.iter().copied().zip(ends).map(part).collect())
     }
 
+    /// Returns what of it stands before the position `size`.
+    #[must_use]
+    pub fn up_to(&self, size: Position) -> Self {
+        Self {
+            base: self.base,
+            end: self.end.min(size),
+            whole: self.whole && self.end <= size,
+        }
+    }
+
     /// Returns the path of the segment below the tenant's directory.
     pub fn path(&self) -> String {
         format!("log/{}", segment_name(self.base))

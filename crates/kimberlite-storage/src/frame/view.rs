@@ -29,7 +29,7 @@ pub struct StoredRecord {
 }
 
 /// What is stored of a payload.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Content {
     /// The payload.
     Payload(Bytes),

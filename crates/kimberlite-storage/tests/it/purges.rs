@@ -1,8 +1,8 @@
 //! Segments that are written anew without payloads: history, crashes, faults, readers beside it.
 
 use kimberlite_storage::{
-    Damage, DamageKind, FrameHeader, FrameView, LogReader, LogWriter, PurgeOutcome, StorageError,
-    open_observer, open_writer,
+    Damage, DamageKind, FrameCursor, FrameHeader, FrameView, LogReader, LogWriter, PurgeOutcome,
+    ReadMode, StorageError, open_observer, open_writer,
 };
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
 use kimberlite_types::Position;
@@ -63,6 +63,17 @@ fn check(rig: &Rig, disk: &SimulatedDisk, model: &[Vec<u8>], purged: impl Fn(u64
 
 fn check_records(reader: &LogReader, model: &[Vec<u8>], purged: impl Fn(u64, bool) -> bool) {
     assert_eq!(reader.end().get(), u64::try_from(model.len()).unwrap());
+    let end = u64::try_from(model.len()).unwrap();
+    let mut cursor = FrameCursor::new(reader.clone());
+    // Forward, backward, and jumping.
+    let jumps = (0..end).map(|nth| nth * 5 % end);
+    for position in (0..end).chain((0..end).rev()).chain(jumps) {
+        let position = Position::new(position);
+        let record = reader.record(position).unwrap().unwrap();
+        let (_, content) = cursor.content(position).unwrap().unwrap();
+        assert_eq!(content.payload().is_none(), record.purged().is_some());
+        assert_eq!(content, record.into_content());
+    }
     for (position, payload) in (0..).zip(model) {
         let record = reader.record(Position::new(position)).unwrap().unwrap();
         assert!(purged(position, record.purged().is_some()), "{position}");
@@ -144,6 +155,12 @@ fn a_purge_keeps_the_history_frees_space_and_is_done_once() {
             "a purge makes the seals that an opening would"
         );
         check(&rig, &rig.disk, &model, as_told);
+        for (seed, read_mode) in [(11, ReadMode::Copied), (12, ReadMode::Mapped)] {
+            let mut options = rig::options(seed);
+            (options.read_mode, options.tail_bytes_max) = (read_mode, 0);
+            let by_mode = Rig::open_with(&rig.disk.twin(), options).unwrap();
+            check(&by_mode, &by_mode.disk, &model, as_told);
+        }
         rig.append(&one(b"after"));
         let (reader, report) = {
             let witness = rig::witness(&rig.disk);

@@ -191,6 +191,24 @@ fn a_segment_of_another_log_is_foreign() {
 }
 
 #[test]
+fn a_segment_that_is_not_the_one_that_was_sealed_is_told_by_verification() {
+    // The same in all, salts too, but for one payload.
+    let [mut rig, mut other] = [Rig::new(1), Rig::new(1)];
+    for (rig, payload) in [(&mut rig, b"one payload"), (&mut other, b"another one")] {
+        rig.append(&one(payload));
+        rig.roll(256 << 10);
+        rig.append(&one(b"behind it"));
+        rig.checkpoint().unwrap();
+    }
+    let disk = rig.disk.snapshot();
+    disk.overwrite(segment(0), 0, &other.disk.contents(segment(0)));
+    // What stands before a checkpoint and has a seal is not computed again at opening.
+    let damage = Rig::open(&disk, 2).unwrap().verify().damage;
+    assert_eq!(damage[0].segment, segment_name(0), "{damage:?}");
+    assert_eq!(damage[0].kind, DamageKind::SealMismatch);
+}
+
+#[test]
 fn a_segment_with_another_log_id_is_foreign() {
     let rig = four_segments(1);
     let disk = rig.disk.snapshot();

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::SealedEvents;
 use crate::event::Event;
 use crate::options::Encryption;
-use crate::payload::{NAME_HASH_BYTES, STREAM_CREATED_TYPE};
+use crate::payload::STREAM_CREATED_TYPE;
 
 /// Bytes of the salt before an unencrypted envelope.
 pub(crate) const SALT_BYTES: usize = 16;
@@ -50,6 +50,14 @@ impl ActiveSession {
         (end <= limits::SESSION_SEALINGS_MAX).then_some(())?;
         u32::try_from(first).ok()
     }
+}
+
+/// What of a frame's payloads is sealed.
+#[derive(Clone, Copy)]
+struct Target {
+    stream: Option<StreamId>,
+    /// Bytes of each payload that stay as they are.
+    before: usize,
 }
 
 /// How payloads are stored.
@@ -118,7 +126,11 @@ impl Sealer {
             for event in part {
                 self.lay_out(&mut frame, &[], &event.envelope());
             }
-            self.seal_frame(&mut frame, session, Some(stream), counter);
+            let target = Target {
+                stream: Some(stream),
+                before: 0,
+            };
+            self.seal_frame(&mut frame, session, target, counter);
             let frame = frame.build();
             counter = counter.wrapping_add(u32::from(frame.count()));
             frames.push(frame);
@@ -133,23 +145,41 @@ impl Sealer {
         session: Option<&ActiveSession>,
         name: &StreamName,
     ) -> Option<(NameHash, UnplacedFrame, Option<Sealing>)> {
-        let counter = self.take_counters(session, 1)?;
         let hash = self.name_hash(name);
         let envelope = EnvelopeParts {
             event_type: STREAM_CREATED_TYPE,
             metadata: &[],
             data: name.as_str().as_bytes(),
         };
-        let bytes = NAME_HASH_BYTES + envelope.encoded_len() + self.overhead();
-        let mut frame = FrameBuilder::new(RecordKind::StreamCreated, self.flags(), 1, bytes);
-        self.lay_out(&mut frame, hash.as_bytes(), &envelope);
+        let kind = RecordKind::StreamCreated;
+        let (frame, sealing) = self.seal_apart(session, kind, hash.as_bytes(), &envelope)?;
+        Some((hash, frame, sealing))
+    }
+
+    /// Stores a record outside any stream: `before` as it is, then an envelope; `None` when `session`
+    /// has not enough counters left.
+    pub(crate) fn seal_apart(
+        &self,
+        session: Option<&ActiveSession>,
+        kind: RecordKind,
+        before: &[u8],
+        envelope: &EnvelopeParts<'_>,
+    ) -> Option<(UnplacedFrame, Option<Sealing>)> {
+        let counter = self.take_counters(session, 1)?;
+        let bytes = before.len() + envelope.encoded_len() + self.overhead();
+        let mut frame = FrameBuilder::new(kind, self.flags(), 1, bytes);
+        self.lay_out(&mut frame, before, envelope);
         let session = session.filter(|_| self.needs_session());
-        self.seal_frame(&mut frame, session, None, counter);
+        let target = Target {
+            stream: None,
+            before: before.len(),
+        };
+        self.seal_frame(&mut frame, session, target, counter);
         let sealing = session.map(|session| Sealing {
             session: session.id,
             first_counter: counter,
         });
-        Some((hash, frame.build(), sealing))
+        Some((frame.build(), sealing))
     }
 
     fn take_counters(&self, session: Option<&ActiveSession>, count: usize) -> Option<u32> {
@@ -201,14 +231,14 @@ impl Sealer {
         &self,
         frame: &mut FrameBuilder,
         session: Option<&ActiveSession>,
-        stream: Option<StreamId>,
+        target: Target,
         counter: u32,
     ) {
         let Some(commit) = self.commit() else {
             return;
         };
         let session = session.expect("a session is open before anything is sealed");
-        let before = if stream.is_none() { NAME_HASH_BYTES } else { 0 };
+        let Target { stream, before } = target;
         let to_seal = |(nth, payload)| ToSeal {
             place: Place {
                 log_id: self.log_id,

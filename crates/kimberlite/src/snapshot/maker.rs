@@ -1,5 +1,6 @@
 //! Making snapshots behind checkpoints.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use kimberlite_crypto::{Signer, VerifierKey};
@@ -28,6 +29,8 @@ pub(crate) struct SnapshotMaker {
     kept: Mutex<Kept>,
     /// The newest checkpoint, until there is a snapshot of it.
     wanted: Mutex<Option<Wanted>>,
+    /// Whether the snapshot that is kept fits the files of the log no longer.
+    is_outdated: AtomicBool,
 }
 
 /// The checkpoint that a snapshot is to be made of.
@@ -56,12 +59,18 @@ impl SnapshotMaker {
             growth_min: options.snapshot_growth_min,
             kept: Mutex::new(kept),
             wanted: Mutex::default(),
+            is_outdated: AtomicBool::new(false),
         }
     }
 
     /// Notices a checkpoint.
     pub(crate) fn want(&self, wanted: Wanted) {
         *hold(&self.wanted) = Some(wanted);
+    }
+
+    /// Notices that segments were written anew, which the snapshot names by their sizes.
+    pub(crate) fn outdate(&self) {
+        self.is_outdated.store(true, Ordering::Release);
     }
 
     /// Makes a snapshot of the newest checkpoint in the background, if the log has grown enough.
@@ -84,7 +93,9 @@ impl SnapshotMaker {
     }
 
     fn has_grown_enough(&self, kept: Kept) -> bool {
-        let growth = self.reader.used_bytes().saturating_sub(kept.log_bytes);
+        let is_outdated = self.is_outdated.load(Ordering::Acquire);
+        let known_bytes = if is_outdated { 0 } else { kept.log_bytes };
+        let growth = self.reader.used_bytes().saturating_sub(known_bytes);
         self.growth_min == 0 || growth >= self.growth_min.max(kept.bytes)
     }
 
@@ -93,9 +104,20 @@ impl SnapshotMaker {
         let Some(wanted) = *hold(&self.wanted) else {
             return Ok(());
         };
+        // Before the sizes are read: what is written anew later outdates this one.
+        let was_outdated = self.is_outdated.swap(false, Ordering::AcqRel);
+        let made = self.make_of(wanted, &mut kept);
+        if was_outdated && !matches!(made, Ok(true)) {
+            self.outdate();
+        }
+        made.map(drop)
+    }
+
+    /// Makes the snapshot, unless something is not there yet or not as it should be.
+    fn make_of(&self, wanted: Wanted, kept: &mut Kept) -> Result<bool, Error> {
         let position = wanted.position;
         let Some(closed) = self.reader.sealed_before(self.disk.as_ref(), position)? else {
-            return Ok(());
+            return Ok(false);
         };
         let log_bytes = self.reader.used_bytes();
         let derived = self.derive(kept.position, position)?;
@@ -106,7 +128,7 @@ impl SnapshotMaker {
                 "what the log says differs from what its writer has: no snapshot is made; reopen \
                  the database"
             );
-            return Ok(());
+            return Ok(false);
         }
         let base = LogBase {
             log_id: self.reader.log_id(),
@@ -131,7 +153,7 @@ impl SnapshotMaker {
         };
         // A checkpoint that was made meanwhile is another one's work.
         hold(&self.wanted).take_if(|newest| newest.position == position);
-        Ok(())
+        Ok(true)
     }
 
     /// Returns what the first `position` records mean, from the snapshot of `kept` of them on.

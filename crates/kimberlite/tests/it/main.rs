@@ -21,4 +21,5 @@ mod queue;
 mod reads;
 mod repair;
 mod restore;
+mod retention;
 mod support;

@@ -1,0 +1,421 @@
+//! How long payloads are kept: legal holds, rules, purges.
+//!
+//! Each act is a record of its own, durable before it is answered. A purge is one too, and only then
+//! removes anything; what a crash leaves of it to do is done by the next purge.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+
+use kimberlite_crypto::EnvelopeParts;
+use kimberlite_kernel::{Rejection, Retention, RetentionAct, Scope, Slot, State};
+use kimberlite_storage::{FrameHeader, PurgeOutcome, kept_aside};
+use kimberlite_types::{HoldId, Position, StreamId, StreamName, Timestamp, limits};
+
+use crate::engine::{Engine, Group};
+use crate::error::{Error, Problem};
+use crate::payload::{encode_act, split_hold};
+use crate::read::RecordPlace;
+use crate::stream::Stream;
+use crate::tenant::{Tenant, TenantInner};
+
+/// A bound of what a record without its text takes, with a key session before it.
+const ACT_BYTES_MAX: u64 = 1024;
+
+/// A legal hold in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hold {
+    /// Its id: the position of the record that put it.
+    pub id: HoldId,
+    /// What it covers: a stream, or all of the tenant.
+    pub stream: Option<StreamId>,
+    /// When it was put.
+    pub time: Timestamp,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is purged, and how.
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until something is purged with them"]
+pub struct PurgeOptions {
+    until: Position,
+    stream: Option<String>,
+    dry_run: bool,
+}
+
+impl PurgeOptions {
+    /// Purges the events of the tenant before the position `until`.
+    pub fn new(until: Position) -> Self {
+        Self {
+            until,
+            stream: None,
+            dry_run: false,
+        }
+    }
+
+    /// Purges those of one stream alone.
+    pub fn stream(mut self, name: impl Into<String>) -> Self {
+        self.stream = Some(name.into());
+        self
+    }
+
+    /// Only says what would be done.
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+}
+
+/// What a purge did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeReport {
+    /// The position before which events are purged: where an append began that reaches past the one
+    /// asked for, that append is left as a whole.
+    pub until: Position,
+    /// Where the record of the purge stands; none when as much was ordered before, so that only what
+    /// was left of that was done, and none in a dry run.
+    pub record: Option<Position>,
+    /// What was removed, also for earlier purges that had not come to their end.
+    pub outcome: PurgeOutcome,
+    /// Files in which recoveries and repairs have kept what they took out of the log. They may hold
+    /// payloads of what is purged, which a purge leaves there: remove them when nobody needs them.
+    pub kept_aside: Vec<PathBuf>,
+}
+
+impl Tenant {
+    /// Puts a legal hold on all streams: until it is [released](Self::release) nothing is purged. The
+    /// reason, up to 4 KiB, is stored like an event.
+    ///
+    /// Waits for a purge that is under way; once it returns none removes anything.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when too many holds are in force,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when the reason is too long.
+    pub fn hold(&self, reason: &str) -> Result<HoldId, Error> {
+        self.inner().hold(Scope::Tenant, reason)
+    }
+
+    /// Lifts a legal hold, for a reason that is stored likewise.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when no such hold is in force.
+    pub fn release(&self, hold: HoldId, reason: &str) -> Result<(), Error> {
+        let act = RetentionAct::Release { hold };
+        self.inner().decide_act(act, Some(reason)).map(drop)
+    }
+
+    /// Lists the legal holds in force, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) and
+    /// [`ErrorKind::WrongKey`](crate::ErrorKind::WrongKey) when the record of one does not open, and why
+    /// the log cannot be read to its end where that is so.
+    pub fn holds(&self) -> Result<Vec<Hold>, Error> {
+        let inner = self.inner();
+        if let Some(error) = inner.unreadable_end() {
+            return Err(error);
+        }
+        let holds = inner.catalog().holds.clone();
+        let read = |(id, scope)| inner.read_hold(id, scope);
+        holds.into_iter().map(read).collect()
+    }
+
+    /// Sets how old events must be before they may be purged; streams with a rule of their own go by
+    /// that. None takes the rule away.
+    ///
+    /// Ages are counted within the log, up to its last record.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) and others when the record cannot be written.
+    pub fn retain(&self, rule: Option<Retention>) -> Result<(), Error> {
+        let scope = Scope::Tenant;
+        let act = RetentionAct::Retain { scope, rule };
+        self.inner().decide_act(act, None).map(drop)
+    }
+
+    /// Removes the payloads of events, and frees their space. Their hashes stay, so that everything
+    /// verifies as before; reading one says [`ErrorKind::Purged`](crate::ErrorKind::Purged).
+    ///
+    /// `progress` is told after each segment. A purge that was cut short is completed by the next one,
+    /// also by one that asks for no more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when a hold or a rule forbids it; the message
+    /// says which. [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when what would be purged is not what
+    /// was written.
+    pub fn purge(
+        &self,
+        options: &PurgeOptions,
+        progress: &mut dyn FnMut(&PurgeOutcome),
+    ) -> Result<PurgeReport, Error> {
+        self.inner().purge(options, progress)
+    }
+}
+
+impl Stream {
+    /// Puts a legal hold on this stream, as [`Tenant::hold`] does on all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::hold`]; [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when the stream has no
+    /// events yet.
+    pub fn hold(&self, reason: &str) -> Result<HoldId, Error> {
+        let inner = self.tenant();
+        inner.hold(inner.existing_scope(self.name())?, reason)
+    }
+
+    /// Sets how old events of this stream must be before they may be purged, as [`Tenant::retain`] does
+    /// for all that have no rule of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tenant::retain`]; [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when the stream has no
+    /// events yet.
+    pub fn retain(&self, rule: Option<Retention>) -> Result<(), Error> {
+        let inner = self.tenant();
+        let scope = inner.existing_scope(self.name())?;
+        let act = RetentionAct::Retain { scope, rule };
+        inner.decide_act(act, None).map(drop)
+    }
+}
+
+/// What was ordered purged and is not held.
+#[derive(Debug)]
+struct Ordered {
+    purges: BTreeMap<Scope, Position>,
+    held: Vec<Scope>,
+}
+
+impl Ordered {
+    fn of(state: &State) -> Self {
+        Self {
+            purges: state.purges().collect(),
+            held: state.holds().map(|(_, scope)| scope).collect(),
+        }
+    }
+
+    /// The position behind all of it.
+    fn until(&self) -> Position {
+        self.purges.values().copied().max().unwrap_or_default()
+    }
+
+    fn includes(&self, header: &FrameHeader) -> bool {
+        let Some(stream) = header.stream.map(Scope::Stream) else {
+            return false;
+        };
+        let of = |scope| self.purges.get(&scope).copied().unwrap_or_default();
+        let until = of(Scope::Tenant).max(of(stream));
+        let is_held = |held: &Scope| *held == Scope::Tenant || *held == stream;
+        header.end_position() <= until && !self.held.iter().any(is_held)
+    }
+}
+
+impl TenantInner {
+    /// Keeps a purge and a hold from each other.
+    fn purging(&self) -> MutexGuard<'_, ()> {
+        self.purging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn existing_scope(&self, name: &StreamName) -> Result<Scope, Error> {
+        let stream = self.stream_id(name).ok_or(Problem::NoStream)?;
+        Ok(Scope::Stream(stream))
+    }
+
+    fn hold(&self, scope: Scope, reason: &str) -> Result<HoldId, Error> {
+        let _alone = self.purging();
+        let slot = self.decide_act(RetentionAct::Hold { scope }, Some(reason))?;
+        Ok(HoldId::new(slot.position))
+    }
+
+    fn read_hold(&self, id: HoldId, scope: Scope) -> Result<Hold, Error> {
+        let position = id.position();
+        let unreadable = || Problem::AdministrativeRecord {
+            kind: "hold",
+            position,
+        };
+        let stored = self.reader.record(position)?.ok_or_else(unreadable)?;
+        let sealed = split_hold(stored.payload()).ok_or_else(unreadable)?;
+        let sealed = stored.payload().slice_ref(sealed);
+        let place = RecordPlace::new(stored.frame(), position);
+        let envelope = self.open_payload(&place, sealed)?;
+        let reason = std::str::from_utf8(&envelope.data).map_err(|_| unreadable())?;
+        Ok(Hold {
+            id,
+            stream: match scope {
+                Scope::Tenant => None,
+                Scope::Stream(stream) => Some(stream),
+            },
+            time: stored.frame().time,
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// Decides an act, and answers once that and all that it was decided on is durable.
+    fn decide_act(&self, act: RetentionAct, text: Option<&str>) -> Result<Slot, Error> {
+        let mut locked = self.writing()?;
+        let decided = self.record_act(locked.engine()?, act, text)?;
+        drop(locked);
+        self.show()?;
+        Ok(decided?)
+    }
+
+    fn record_act(
+        &self,
+        engine: &mut Engine,
+        act: RetentionAct,
+        text: Option<&str>,
+    ) -> Result<Result<Slot, Rejection>, Error> {
+        let bytes = text.map_or(0, str::len);
+        let bytes_max = limits::REASON_BYTES_MAX;
+        if bytes > bytes_max {
+            let what = "a reason";
+            return Err(Problem::TooLarge {
+                what,
+                bytes,
+                bytes_max,
+            }
+            .into());
+        }
+        let reserved = u64::try_from(bytes).expect("a reason is short") + ACT_BYTES_MAX;
+        engine.log.reserve(reserved)?;
+        let mut group = Group::default();
+        let decided = self.seal_act(engine, &mut group, act, text);
+        // What the kernel applied before it rejected the rest is written all the same.
+        self.commit(engine, group)?;
+        engine.log.sync()?;
+        decided
+    }
+
+    fn seal_act(
+        &self,
+        engine: &mut Engine,
+        group: &mut Group,
+        act: RetentionAct,
+        text: Option<&str>,
+    ) -> Result<Result<Slot, Rejection>, Error> {
+        let before = encode_act(&act);
+        let Some(text) = text else {
+            return Ok(engine.decide_plain(group, act, &before));
+        };
+        let kind = act.kind();
+        let envelope = EnvelopeParts {
+            event_type: &kind.to_string(),
+            metadata: &[],
+            data: text.as_bytes(),
+        };
+        let mut session = engine.session.clone();
+        for attempt in 0..2 {
+            if (session.is_none() && self.sealer.needs_session()) || attempt > 0 {
+                match self.open_session(engine, group)? {
+                    Ok(opened) => session = Some(opened),
+                    Err(rejection) => return Ok(Err(rejection)),
+                }
+            }
+            let sealed = self
+                .sealer
+                .seal_apart(session.as_deref(), kind, &before, &envelope);
+            if let Some((frame, sealing)) = sealed {
+                return Ok(engine.decide(group, act, frame, sealing));
+            }
+        }
+        Ok(Err(Rejection::NoSession))
+    }
+
+    fn purge(
+        &self,
+        options: &PurgeOptions,
+        progress: &mut dyn FnMut(&PurgeOutcome),
+    ) -> Result<PurgeReport, Error> {
+        let scope = match &options.stream {
+            None => Scope::Tenant,
+            Some(name) => self.existing_scope(&StreamName::new(name)?)?,
+        };
+        let _alone = self.purging();
+        let mut locked = self.writing()?;
+        let engine = locked.engine()?;
+        engine.log.sync()?;
+        self.show()?;
+        let until = self.frame_border(options.until)?;
+        let is_new = until > engine.state.purged(scope);
+        let newest = match until.get().checked_sub(1).map(Position::new) {
+            Some(last) => self.reader.frame(last)?.map(|frame| frame.header().time),
+            None => None,
+        };
+        let newest = newest.unwrap_or_default();
+        let act = RetentionAct::Purge {
+            scope,
+            until,
+            newest,
+        };
+        let purger = engine.log.purger();
+        if options.dry_run {
+            let mut ordered = Ordered::of(&engine.state);
+            if is_new {
+                engine.state.check_purge(scope, until, newest)?;
+                ordered.purges.insert(scope, until);
+            }
+            drop(locked);
+            let outcome = purger.plan(ordered.until(), &|header| ordered.includes(header))?;
+            return Ok(PurgeReport {
+                until,
+                record: None,
+                outcome,
+                kept_aside: self.kept_payloads()?,
+            });
+        }
+        let mut record = None;
+        if is_new {
+            record = Some(self.record_act(engine, act, None)??.position);
+        }
+        let ordered = Ordered::of(&engine.state);
+        let choice = |header: &FrameHeader| ordered.includes(header);
+        // The record of the purge is durable: from here on a crash leaves it to be completed.
+        if purger.events_left(ordered.until(), &choice)? > 0 {
+            engine.log.close_segment()?;
+        }
+        drop(locked);
+        self.show()?;
+        let outcome = purger.purge(ordered.until(), &choice, progress);
+        // Also where it was cut short: some of it is gone then.
+        self.forget_opened();
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.outdate();
+        }
+        Ok(PurgeReport {
+            until,
+            record,
+            outcome: outcome?,
+            kept_aside: self.kept_payloads()?,
+        })
+    }
+
+    /// Lists the files that may hold payloads beside the segments.
+    fn kept_payloads(&self) -> Result<Vec<PathBuf>, Error> {
+        let dir = self.database.tenant_dir(&self.name);
+        let mut kept = kept_aside(self.database.options.disk.as_ref(), &dir)?;
+        kept.retain(|path| !path.to_string_lossy().contains(".seal"));
+        Ok(kept)
+    }
+
+    /// Lets go of the events that were opened, and of those that readers are opening now and read
+    /// before this.
+    fn forget_opened(&self) {
+        self.purges.fetch_add(1, Ordering::AcqRel);
+        self.database.opened.forget(self.holder);
+    }
+
+    /// Returns where the frame begins that holds `until`: an append is purged as a whole or not at all.
+    fn frame_border(&self, until: Position) -> Result<Position, Error> {
+        let frame = self.reader.frame(until)?;
+        Ok(frame.map_or(until, |frame| frame.header().base_position))
+    }
+}

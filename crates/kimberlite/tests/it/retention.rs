@@ -1,0 +1,398 @@
+//! Legal holds, rules of retention, purges: what they stop, what they leave, and what a crash leaves.
+
+use std::path::Path;
+
+use kimberlite::{
+    BackupOptions, Encryption, ErrorKind, ExpectedVersion, HoldId, Position, PurgeOptions,
+    PurgeReport, RecordKind, Retention, Tenant,
+};
+use kimberlite_testkit::{CrashMode, SimulatedDisk};
+
+use crate::support::{TickingClock, builder, event, kinds, open_at};
+
+const HOUR_NS: u64 = 3600 * 1_000_000_000;
+
+fn append(tenant: &Tenant, stream: &str, text: &str) -> Position {
+    let stream = tenant.stream(stream).unwrap();
+    let receipt = stream.append(ExpectedVersion::Any, &[event(text)]).unwrap();
+    receipt.first_position()
+}
+
+fn purge(tenant: &Tenant, until: Position) -> Result<PurgeReport, kimberlite::Error> {
+    tenant.purge(&PurgeOptions::new(until), &mut |_| ())
+}
+
+/// What reading each event gives: its data, or none where it was purged.
+fn read(tenant: &Tenant) -> Vec<Option<String>> {
+    let data = |record: Result<kimberlite::Record, kimberlite::Error>| match record {
+        Ok(record) => Some(String::from_utf8(record.data().to_vec()).unwrap()),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Purged, "{error}");
+            None
+        }
+    };
+    tenant.read_all(..).map(data).collect()
+}
+
+fn some(texts: &[Option<&str>]) -> Vec<Option<String>> {
+    let owned = texts.iter().map(|text| text.map(str::to_owned));
+    owned.collect()
+}
+
+fn end(tenant: &Tenant) -> Position {
+    tenant.durable_position()
+}
+
+#[test]
+fn purged_events_are_gone_for_good_and_everything_verifies() {
+    for encryption in [
+        Encryption::On,
+        Encryption::WithoutCommitment,
+        Encryption::Off,
+    ] {
+        let disk = SimulatedDisk::new(1);
+        let db = builder(&disk, 1).encryption(encryption).open().unwrap();
+        let tenant = db.tenant("t").unwrap();
+        append(&tenant, "a", "the first secret");
+        append(&tenant, "b", "of another");
+        tenant.checkpoint().unwrap();
+        let second = append(&tenant, "a", "the second secret");
+        let third = append(&tenant, "a", "what stays");
+        let stream = tenant.stream("a").unwrap();
+
+        let options = PurgeOptions::new(third).stream("a");
+        let told = tenant.purge(&options.clone().dry_run(true), &mut |_| ());
+        assert_eq!(told.unwrap().outcome.events_left, 2);
+        assert_eq!(read(&tenant).iter().flatten().count(), 4);
+        let mut steps = 0;
+        let report = tenant.purge(&options, &mut |_| steps += 1).unwrap();
+        assert_eq!((report.until, report.outcome.events), (third, 2));
+        assert!(report.outcome.bytes_freed > 200 << 10 && steps == 1);
+        let expected = some(&[None, Some("of another"), None, Some("what stays")]);
+        assert_eq!(read(&tenant), expected);
+        assert_eq!(stream.read(..).rev().count(), 3);
+        assert_eq!(stream.len().unwrap(), 3);
+        let error = tenant.read_position(second).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Purged);
+        assert!(error.to_string().contains(&second.to_string()), "{error}");
+        for path in disk.files() {
+            let bytes = disk.contents(&path);
+            let secret = bytes.windows(6).any(|window| window == b"secret");
+            assert!(!secret, "{}", path.display());
+        }
+        assert_eq!(tenant.verify().unwrap().findings.len(), 0);
+        tenant.checkpoint().unwrap();
+        // Streams go on, and so does the log when it is opened again.
+        append(&tenant, "a", "new");
+        drop((stream, tenant));
+        db.close().unwrap();
+        let db = builder(&disk, 2).encryption(encryption).open().unwrap();
+        let tenant = db.existing_tenant("t").unwrap();
+        let expected = [expected, some(&[Some("new")])].concat();
+        assert_eq!(read(&tenant), expected);
+        assert_eq!(tenant.verify().unwrap().findings.len(), 0);
+        let observer = builder(&disk, 3).read_only(true).open().unwrap();
+        let observer = observer.existing_tenant("t").unwrap();
+        assert_eq!(read(&observer), expected);
+        assert_eq!(observer.verify().unwrap().findings.len(), 0);
+    }
+}
+
+#[test]
+fn a_hold_is_read_back_stops_purges_of_what_it_covers_and_outlives_reopening() {
+    let disk = SimulatedDisk::new(2);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    append(&tenant, "a", "1");
+    append(&tenant, "b", "2");
+    let hold = tenant.stream("a").unwrap().hold("case 17").unwrap();
+    let all = tenant.hold("court order").unwrap();
+    let holds = tenant.holds().unwrap();
+    let a = tenant.streams().unwrap()[0].id;
+    let told = holds
+        .iter()
+        .map(|it| (it.id, it.stream, it.reason.as_str()));
+    let expected = [(hold, Some(a), "case 17"), (all, None, "court order")];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    for path in disk.files() {
+        let bytes = disk.contents(&path);
+        assert!(!bytes.windows(7).any(|window| window == b"case 17"));
+    }
+    tenant.checkpoint().unwrap();
+    drop(tenant);
+    db.close().unwrap();
+
+    let db = builder(&disk, 2).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    assert_eq!(tenant.holds().unwrap(), holds);
+    let refused = purge(&tenant, end(&tenant)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected);
+    assert!(refused.to_string().contains("case") || refused.to_string().contains("hold"));
+    tenant.release(all, "settled").unwrap();
+    let other = PurgeOptions::new(end(&tenant)).stream("b");
+    assert_eq!(tenant.purge(&other, &mut |_| ()).unwrap().outcome.events, 1);
+    assert!(purge(&tenant, end(&tenant)).is_err());
+    assert_eq!(read(&tenant), some(&[Some("1"), None]));
+    tenant.release(hold, "closed").unwrap();
+    let again = tenant.release(hold, "closed").unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Rejected);
+    assert_eq!(purge(&tenant, end(&tenant)).unwrap().outcome.events, 1);
+    assert_eq!(tenant.holds().unwrap(), []);
+    let kinds = kinds(&tenant);
+    let count = |kind| kinds.iter().filter(|&&it| it == kind).count();
+    let counts = [RecordKind::Hold, RecordKind::Release, RecordKind::Purge].map(count);
+    assert_eq!(counts, [2, 2, 2]);
+    assert_eq!(tenant.verify().unwrap().findings.len(), 0);
+}
+
+#[test]
+fn a_rule_is_met_by_the_log_and_not_by_the_clock_of_the_purge() {
+    let disk = SimulatedDisk::new(3);
+    let clock = TickingClock::new();
+    let now = |hours: u64| 1_700_000_000_000_000_000 + hours * HOUR_NS;
+    let db = builder(&disk, 1).clock(clock.clone()).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    append(&tenant, "a", "1");
+    append(&tenant, "b", "2");
+    let rule = |hours, records| {
+        Some(Retention {
+            age_ns: hours * HOUR_NS,
+            records,
+        })
+    };
+    tenant.retain(rule(5, 0)).unwrap();
+    let until = end(&tenant);
+    clock.set(now(9));
+    let refused = purge(&tenant, until).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected);
+    assert!(refused.to_string().contains("18000 s"), "{refused}");
+    append(&tenant, "b", "3");
+    tenant.stream("a").unwrap().retain(rule(0, 100)).unwrap();
+    assert!(purge(&tenant, until).is_err(), "the stream's own rule");
+    let b = PurgeOptions::new(until).stream("b");
+    assert_eq!(tenant.purge(&b, &mut |_| ()).unwrap().outcome.events, 1);
+    tenant.stream("a").unwrap().retain(None).unwrap();
+    assert_eq!(purge(&tenant, until).unwrap().outcome.events, 1);
+    assert_eq!(read(&tenant), some(&[None, None, Some("3")]));
+}
+
+#[test]
+fn an_append_is_purged_as_a_whole_or_not_at_all() {
+    let disk = SimulatedDisk::new(4);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let stream = tenant.stream("a").unwrap();
+    let events = ["1", "2", "3"].map(event);
+    let first = stream.append(ExpectedVersion::Any, &events).unwrap();
+    let inside = first.last_position();
+    let report = purge(&tenant, inside).unwrap();
+    assert_eq!(report.until, first.first_position());
+    assert_eq!(report.outcome.events, 0);
+    let report = purge(&tenant, end(&tenant)).unwrap();
+    assert_eq!(report.outcome.events, 3);
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_refused() {
+    let disk = SimulatedDisk::new(5);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    append(&tenant, "a", "1");
+    let none = tenant.stream("none").unwrap();
+    assert_eq!(none.hold("x").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(none.retain(None).unwrap_err().kind(), ErrorKind::NotFound);
+    let long = "x".repeat(4097);
+    assert_eq!(
+        tenant.hold(&long).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    let beyond = Position::new(end(&tenant).get() + 1);
+    assert_eq!(
+        purge(&tenant, beyond).unwrap_err().kind(),
+        ErrorKind::Rejected
+    );
+    let unknown = HoldId::new(Position::new(1));
+    let refused = tenant.release(unknown, "x").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Rejected);
+    drop(tenant);
+    db.close().unwrap();
+    let db = builder(&disk, 2).read_only(true).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    assert_eq!(tenant.hold("x").unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(
+        purge(&tenant, Position::new(3)).unwrap_err().kind(),
+        ErrorKind::ReadOnly
+    );
+    assert_eq!(tenant.holds().unwrap(), []);
+}
+
+/// Two streams, a checkpoint; then a purge, a hold on one stream, and another purge.
+fn act(disk: &SimulatedDisk) -> Result<(), kimberlite::Error> {
+    let db = builder(disk, 2).open()?;
+    let tenant = db.existing_tenant("t")?;
+    purge(&tenant, end(&tenant))?;
+    tenant.stream("a")?.hold("case 17")?;
+    let stream = tenant.stream("b")?;
+    stream.append(ExpectedVersion::Any, &[event("5")])?;
+    let options = PurgeOptions::new(end(&tenant)).stream("b");
+    tenant.purge(&options, &mut |_| ())?;
+    tenant.checkpoint()?;
+    Ok(())
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_a_log_that_verifies_and_a_purge_that_completes() {
+    let base = SimulatedDisk::new(6);
+    {
+        let db = builder(&base, 1).open().unwrap();
+        let tenant = db.tenant("t").unwrap();
+        for (stream, text) in [("a", "1"), ("b", "2"), ("a", "3")] {
+            append(&tenant, stream, text);
+        }
+        tenant.checkpoint().unwrap();
+        append(&tenant, "b", "4");
+        drop(tenant);
+        db.close().unwrap();
+    }
+    let counted = base.twin();
+    act(&counted).unwrap();
+    let (mut completed, mut whole) = (0, 0);
+    for op in 1..=counted.ops() {
+        let disk = base.twin();
+        disk.crash_after(op);
+        let _ = act(&disk);
+        for mode in [
+            CrashMode::LoseUnsynced,
+            CrashMode::KeepUnsynced,
+            CrashMode::Mixed(op),
+        ] {
+            let why = format!("crash in operation {op}, {mode:?}");
+            let found = disk.crash(mode);
+            let db = builder(&found, 3 + op).open();
+            let db = db.unwrap_or_else(|error| panic!("{why}: {error}"));
+            let tenant = db.existing_tenant("t").unwrap();
+            let findings = tenant.verify().unwrap().findings;
+            assert!(findings.is_empty(), "{why}: {findings:?}");
+            let ordered = kinds(&tenant).contains(&RecordKind::Purge);
+            let before = read(&tenant);
+            whole += u64::from(before.iter().all(Option::is_some));
+            // Nothing is removed before its purge is in the log.
+            assert!(ordered || before.iter().all(Option::is_some), "{why}");
+            // One that asks for nothing more completes those that are in the log.
+            let none = PurgeOptions::new(Position::ZERO);
+            let report = tenant.purge(&none, &mut |_| ()).unwrap();
+            assert_eq!(report.record, None);
+            completed += report.outcome.events;
+            let after = read(&tenant);
+            let held = tenant.holds().unwrap().len() == 1;
+            if ordered && !held {
+                assert!(after.iter().take(4).all(Option::is_none), "{why}");
+            }
+            let findings = tenant.verify().unwrap().findings;
+            assert!(findings.is_empty(), "{why}: {findings:?}");
+        }
+    }
+    assert!(completed > 10 && whole > 10, "{completed}, {whole}");
+}
+
+#[test]
+fn a_hold_that_comes_after_a_purge_was_cut_short_keeps_what_is_left() {
+    let base = SimulatedDisk::new(7);
+    {
+        let db = builder(&base, 1).open().unwrap();
+        let tenant = db.tenant("t").unwrap();
+        append(&tenant, "a", "1");
+        append(&tenant, "b", "2");
+        drop(tenant);
+        db.close().unwrap();
+    }
+    let mut kept = 0;
+    for op in 1..40 {
+        let disk = base.twin();
+        disk.fail_write_at(op);
+        let cut = builder(&disk, 2).open().and_then(|db| {
+            let tenant = db.existing_tenant("t")?;
+            purge(&tenant, end(&tenant))
+        });
+        let disk = disk.process_kill();
+        if cut.is_ok() {
+            continue;
+        }
+        let db = builder(&disk, 3).open().unwrap();
+        let tenant = db.existing_tenant("t").unwrap();
+        let was_left = read(&tenant)[0].is_some();
+        let ordered = kinds(&tenant).contains(&RecordKind::Purge);
+        tenant.stream("a").unwrap().hold("case 17").unwrap();
+        let none = PurgeOptions::new(Position::ZERO);
+        tenant.purge(&none, &mut |_| ()).unwrap();
+        let after = read(&tenant);
+        assert_eq!(after[0].is_some(), was_left);
+        assert_eq!(after[1].is_none(), ordered);
+        kept += u64::from(ordered && was_left);
+    }
+    assert!(kept > 0);
+}
+
+#[test]
+fn segments_that_nobody_has_opened_yet_may_be_purged_meanwhile() {
+    let disk = SimulatedDisk::new(8);
+    let open = |seed| builder(&disk, seed).snapshot_growth_min(0);
+    let db = open(1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let large = "x".repeat(200 << 10);
+    for n in 0..6 {
+        append(&tenant, "a", &format!("{n}{large}"));
+    }
+    tenant.checkpoint().unwrap();
+    drop(tenant);
+    db.close().unwrap();
+    let db = open(2).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    assert!(tenant.open_report().snapshot.is_some());
+    let observers = [4, 5].map(|seed| open(seed).read_only(true).open().unwrap());
+    let observers = observers.map(|db| db.existing_tenant("t").unwrap());
+    assert!(observers[0].open_report().snapshot.is_some());
+    // One of them has read the old files, the other has opened none.
+    assert!(read(&observers[0]).iter().all(Option::is_some));
+    let used = disk.used_bytes();
+    let report = purge(&tenant, end(&tenant)).unwrap();
+    assert_eq!((report.outcome.events, report.outcome.events_left), (6, 0));
+    // What was freed, less the segment that was begun.
+    assert!(disk.used_bytes() < used - (200 << 10));
+    // What an observer has opened it keeps: the first one all, the other the segment that was appended
+    // to when it came, which holds all events but the first.
+    assert!(read(&observers[0]).iter().all(Option::is_some));
+    let by_other = read(&observers[1]);
+    assert!(by_other[0].is_none() && by_other[1..].iter().all(Option::is_some));
+    for tenant in observers {
+        assert_eq!(tenant.verify().unwrap().findings, []);
+    }
+    drop(tenant);
+    db.close().unwrap();
+    let db = open(3).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    assert!(read(&tenant).iter().all(Option::is_none));
+    assert_eq!(tenant.verify().unwrap().findings, []);
+}
+
+#[test]
+fn the_next_backup_has_no_payload_of_what_was_purged() {
+    let disk = SimulatedDisk::new(9);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    append(&tenant, "a", "1");
+    let until = append(&tenant, "a", "2");
+    let back_up = || {
+        let options = BackupOptions::new().with_root_key(true);
+        db.backup(Path::new("/backup"), &options, &mut |_| {})
+            .unwrap()
+    };
+    back_up();
+    purge(&tenant, until).unwrap();
+    append(&tenant, "a", "3");
+    back_up();
+    let copy = open_at(&disk, "/backup", 3).read_only(true).open().unwrap();
+    let copy = copy.existing_tenant("t").unwrap();
+    assert_eq!(read(&copy), some(&[None, Some("2"), Some("3")]));
+    assert_eq!(copy.verify().unwrap().findings, []);
+}
