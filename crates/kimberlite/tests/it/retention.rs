@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use kimberlite::{
-    BackupOptions, Encryption, ErrorKind, ExpectedVersion, HoldId, Position, PurgeOptions,
-    PurgeReport, RecordKind, Retention, Tenant,
+    BackupOptions, Database, Encryption, ErrorKind, ExpectedVersion, HoldId, Position,
+    PurgeOptions, PurgeReport, RecordKind, RestoreOptions, Retention, Tenant,
 };
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 
@@ -382,17 +382,75 @@ fn the_next_backup_has_no_payload_of_what_was_purged() {
     let tenant = db.tenant("t").unwrap();
     append(&tenant, "a", "1");
     let until = append(&tenant, "a", "2");
-    let back_up = || {
-        let options = BackupOptions::new().with_root_key(true);
-        db.backup(Path::new("/backup"), &options, &mut |_| {})
-            .unwrap()
-    };
-    back_up();
+    back_up(&db).unwrap();
     purge(&tenant, until).unwrap();
     append(&tenant, "a", "3");
-    back_up();
+    back_up(&db).unwrap();
     let copy = open_at(&disk, "/backup", 3).read_only(true).open().unwrap();
     let copy = copy.existing_tenant("t").unwrap();
     assert_eq!(read(&copy), some(&[None, Some("2"), Some("3")]));
     assert_eq!(copy.verify().unwrap().findings, []);
+}
+
+/// A backup that holds payloads, and a purge of them since.
+fn backed_up_and_purged() -> (SimulatedDisk, Database) {
+    let disk = SimulatedDisk::new(9);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    append(&tenant, "a", "1");
+    let until = append(&tenant, "a", "2");
+    back_up(&db).unwrap();
+    purge(&tenant, until).unwrap();
+    drop(tenant);
+    (disk, db)
+}
+
+fn back_up(db: &Database) -> Result<(), kimberlite::Error> {
+    let options = BackupOptions::new().with_root_key(true);
+    db.backup(Path::new("/backup"), &options, &mut |_| {})
+        .map(drop)
+}
+
+#[test]
+fn a_backup_after_a_purge_that_is_cut_short_is_restored_as_a_whole_or_refused() {
+    let (whole, db) = backed_up_and_purged();
+    let before = whole.ops();
+    back_up(&db).unwrap();
+    let (mut old, mut new, mut refused) = (0, 0, 0);
+    for op in before + 1..=whole.ops() {
+        let (disk, db) = backed_up_and_purged();
+        disk.crash_after(op);
+        let _ = back_up(&db);
+        drop(db);
+        for mode in [CrashMode::LoseUnsynced, CrashMode::Mixed(op)] {
+            let disk = disk.crash(mode);
+            let restore = |to: &str| {
+                let options = RestoreOptions::new();
+                let new = open_at(&disk, to, 3);
+                new.restore(Path::new("/backup"), &options, &mut |_| {})?;
+                let db = open_at(&disk, to, 4).open()?;
+                Ok::<_, kimberlite::Error>(read(&db.tenant("t")?))
+            };
+            match restore("/first") {
+                Ok(events) if events == some(&[Some("1"), Some("2")]) => old += 1,
+                Ok(events) => {
+                    assert_eq!(events, some(&[None, Some("2")]), "op {op}, {mode:?}");
+                    new += 1;
+                }
+                Err(error) => {
+                    assert_eq!(
+                        error.kind(),
+                        ErrorKind::Corrupt,
+                        "op {op}, {mode:?}: {error}"
+                    );
+                    refused += 1;
+                }
+            }
+            let db = builder(&disk, 5).open().unwrap();
+            back_up(&db).unwrap();
+            let restored = restore("/second").unwrap();
+            assert_eq!(restored, some(&[None, Some("2")]), "op {op}, {mode:?}");
+        }
+    }
+    assert!(old > 0 && new > 0 && refused > 0, "{old}, {new}, {refused}");
 }
