@@ -419,3 +419,52 @@ impl TenantInner {
         Ok(frame.map_or(until, |frame| frame.header().base_position))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use kimberlite_testkit::SimulatedDisk;
+
+    use super::*;
+    use crate::{Database, Event, ExpectedVersion};
+
+    #[test]
+    fn a_hold_waits_for_a_purge_that_runs_and_a_purge_keeps_it_waiting() {
+        let disk = SimulatedDisk::new(1);
+        let db = Database::builder("/db")
+            .disk(Arc::new(disk))
+            .background(false);
+        let db = db.open().unwrap();
+        let tenant = db.tenant("t").unwrap();
+        let stream = tenant.stream("s").unwrap();
+        stream
+            .append(ExpectedVersion::Any, &[Event::new("t", "1")])
+            .unwrap();
+        let mut was_held = false;
+        let options = PurgeOptions::new(tenant.durable_position());
+        tenant
+            .purge(&options, &mut |_| {
+                was_held = tenant.inner().purging.try_lock().is_err();
+            })
+            .unwrap();
+        assert!(was_held);
+
+        let running = tenant.inner().purging();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let hold = tenant.hold("case 17").map(drop);
+                sender.send(hold).unwrap();
+            });
+            // Nothing can come for as long as it is waited for; without the wait it comes at once.
+            let early = receiver.recv_timeout(Duration::from_millis(100));
+            assert!(early.is_err(), "the hold came in the middle of a purge");
+            drop(running);
+            receiver.recv().unwrap().unwrap();
+        });
+        assert_eq!(tenant.holds().unwrap().len(), 1);
+    }
+}

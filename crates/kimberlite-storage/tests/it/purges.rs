@@ -1,5 +1,6 @@
 //! Segments that are written anew without payloads: history, crashes, faults, readers beside it.
 
+use kimberlite_disk::Disk as _;
 use kimberlite_storage::{
     Damage, DamageKind, FrameCursor, FrameHeader, FrameView, LogReader, LogWriter, PurgeOutcome,
     ReadMode, StorageError, open_observer, open_writer,
@@ -308,6 +309,23 @@ fn a_purge_that_the_disk_refuses_anywhere_changes_no_record_and_is_completed_lat
             let all = |position, purged| purged == is_purged(position, 11);
             check(&rig, &found, &model, all);
         }
+    }
+}
+
+#[test]
+fn what_is_purged_stays_purged_when_the_power_goes_also_without_a_seal() {
+    let rig = log(3);
+    for base in [0, 6] {
+        rig.disk.remove(&seal(base)).unwrap();
+    }
+    purge(&rig, 11).unwrap();
+    let model = rig.model.clone();
+    for mode in [CrashMode::LoseUnsynced, CrashMode::KeepUnsynced] {
+        let disk = rig.disk.crash(mode);
+        let rig = Rig::open(&disk, 4).unwrap();
+        check(&rig, &disk, &model, |position, purged| {
+            purged == is_purged(position, 11)
+        });
     }
 }
 

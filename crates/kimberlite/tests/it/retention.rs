@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kimberlite::{
     BackupOptions, Database, Encryption, ErrorKind, ExpectedVersion, HoldId, Position,
-    PurgeOptions, PurgeReport, RecordKind, RestoreOptions, Retention, Tenant,
+    PurgeOptions, PurgeReport, ReadMode, RecordKind, RestoreOptions, Retention, Tenant,
 };
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 
@@ -335,8 +335,17 @@ fn a_hold_that_comes_after_a_purge_was_cut_short_keeps_what_is_left() {
 
 #[test]
 fn segments_that_nobody_has_opened_yet_may_be_purged_meanwhile() {
+    for read_mode in [ReadMode::Mapped, ReadMode::Copied] {
+        check_segments_unopened(read_mode);
+    }
+}
+
+fn check_segments_unopened(read_mode: ReadMode) {
     let disk = SimulatedDisk::new(8);
-    let open = |seed| builder(&disk, seed).snapshot_growth_min(0);
+    let open = |seed| {
+        let builder = builder(&disk, seed).snapshot_growth_min(0);
+        builder.read_mode(read_mode).tail_bytes_max(0)
+    };
     let db = open(1).open().unwrap();
     let tenant = db.tenant("t").unwrap();
     let large = "x".repeat(200 << 10);
