@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// A disk operation that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
@@ -32,6 +34,18 @@ pub enum DiskError {
     Full {
         /// What was written to.
         path: PathBuf,
+    },
+    /// The process, or the machine, has as many files open as it may.
+    #[error(
+        "cannot {operation} {}: too many files are open; raise the limit (ulimit -n), or open fewer \
+         tenants at a time",
+        path.display()
+    )]
+    TooManyOpen {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What was tried.
+        operation: &'static str,
     },
     /// The file ends before the bytes that were asked for.
     #[error("{} ends before byte {}", path.display(), offset.saturating_add(*bytes))]
@@ -69,6 +83,9 @@ impl DiskError {
     /// Sorts an error of the operating system into the kinds that callers act on.
     pub fn from_io(path: &Path, operation: &'static str, source: io::Error) -> Self {
         let path = path.to_path_buf();
+        if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(&source) {
+            return Self::TooManyOpen { path, operation };
+        }
         match source.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
             io::ErrorKind::AlreadyExists => Self::AlreadyExists { path },
@@ -87,6 +104,7 @@ impl DiskError {
             Self::NotFound { path }
             | Self::AlreadyExists { path }
             | Self::Locked { path, .. }
+            | Self::TooManyOpen { path, .. }
             | Self::Full { path }
             | Self::ShortRead { path, .. }
             | Self::TooLarge { path, .. }
@@ -170,5 +188,7 @@ mod tests {
             )),
             "cannot sync /db/LOCK"
         );
+        let exhausted = DiskError::from_io(&path, "open", io::Error::from_raw_os_error(24));
+        assert!(shown(exhausted).contains("ulimit -n"));
     }
 }

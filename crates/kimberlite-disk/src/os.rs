@@ -139,6 +139,11 @@ impl Disk for OsDisk {
     }
 }
 
+/// Returns how many file handles this process may have; `None` where there is no bound.
+pub fn handles_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// An open file of the operating system.
 #[derive(Debug)]
 struct OsFile {

@@ -151,7 +151,7 @@ impl FrameCursor {
                 0
             }
             Place::Closed(closed) => {
-                let opened = closed.open()?;
+                let opened = self.reader.shared.open(&closed)?;
                 let end = opened.frames_end;
                 let within = (opened.floor(position), end);
                 run = vec![file_frame(run.last(), &opened.segment, within, position)?];

@@ -22,6 +22,7 @@ mod append_queue;
 mod background;
 mod backup;
 mod block_on;
+mod budget;
 mod checkpoint;
 mod cursor;
 mod damage;
@@ -57,6 +58,7 @@ pub use backup::{
     BackedUpFile, BackedUpTenant, FileContent, MANIFEST_BYTES_MAX, Manifest, ManifestError,
     SegmentContent, SegmentPart, copy_file, file_matches, write_file,
 };
+pub use budget::Budget;
 pub use checkpoint::{CheckpointStore, HistoryState, Statement, Witness};
 pub use cursor::FrameCursor;
 pub use damage::{Damage, DamageKind};

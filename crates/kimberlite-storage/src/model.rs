@@ -22,10 +22,11 @@ use shuttle::thread::{self, JoinHandle};
 
 use crate::append_queue::{AppendQueue, QueueLimit};
 use crate::block_on::block_on;
+use crate::budget::Budget;
 use crate::error::StorageError;
 use crate::options::ReadMode;
 use crate::reader::{Shared, View};
-use crate::segment::{Segment, SegmentHeader, SparseIndex};
+use crate::segment::{ClosedFiles, Segment, SegmentHeader, SparseIndex};
 use crate::sync_driver::SyncDriver;
 use crate::sync_stage::SyncStage;
 use crate::tail::Tail;
@@ -282,22 +283,25 @@ fn shared(file: Arc<dyn DiskFile>) -> Arc<Shared> {
         salt: [0; 16],
         segment_bytes: 1 << 20,
     };
+    let budget = Arc::new(Budget::default());
     let view = View {
         closed: Vec::new(),
         active: Arc::new(Segment::new(header, file, ReadMode::Copied)),
         active_map: None,
         index: SparseIndex::new(4096),
         active_end: 0,
-        tail: Tail::new(0),
+        tail: Tail::new(0, &budget),
         end: Position::ZERO,
         durable: Position::ZERO,
     };
-    Arc::new(Shared::new(
-        header.log_id,
-        PathBuf::new(),
-        ReadMode::Copied,
-        view,
-    ))
+    let files = ClosedFiles {
+        disk: Arc::new(OsDisk::new()),
+        log_dir: PathBuf::new(),
+        log_id: header.log_id,
+        index_stride_bytes: 4096,
+        read_mode: ReadMode::Copied,
+    };
+    Shared::new(Arc::new(files), budget, view)
 }
 
 /// A thread for each list of appends, which may panic where that is planted.

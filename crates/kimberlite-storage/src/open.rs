@@ -29,8 +29,8 @@ use crate::reader::{ActiveMap, LogReader, Shared, View, walk_file};
 use crate::recovery::{TailDiscarded, TailScan, TailVerdict, TornTail, discard_torn, discarded_at};
 use crate::scan::Window;
 use crate::segment::{
-    ClosedSegment, FRAMES_AT, Floor, Segment, SegmentHeader, SparseIndex, base_of_name,
-    next_segment_bytes, segment_path,
+    ClosedFiles, ClosedSegment, FRAMES_AT, Floor, Segment, SegmentHeader, SparseIndex,
+    base_of_name, next_segment_bytes, segment_path,
 };
 use crate::sync_stage::SyncStage;
 use crate::tail::Tail;
@@ -246,17 +246,12 @@ impl Recovered {
             active_map: ActiveMap::beside(&appender, options.read_mode),
             index: self.index,
             active_end: self.write_at,
-            tail: Tail::new(options.tail_bytes_max),
+            tail: Tail::new(options.tail_bytes_max, &options.budget),
             end,
             durable: end,
         };
-        let shared = Shared::new(
-            active.header.log_id,
-            log_dir.clone(),
-            options.read_mode,
-            view,
-        );
-        let shared = Arc::new(shared);
+        let files = closed_files(disk, &log_dir, active.header.log_id, &options);
+        let shared = Shared::new(files, Arc::clone(&options.budget), view);
         let delay = options.sync_delay;
         let stage = SyncStage::new(Arc::clone(&shared), Arc::clone(&appender), end, delay);
         let jobs = Arc::new(Jobs::default());
@@ -321,16 +316,28 @@ pub fn open_observer(
         active_map: None,
         index: last.index,
         active_end: last.scan.end_at,
-        tail: Tail::new(options.tail_bytes_max),
+        tail: Tail::new(options.tail_bytes_max, &options.budget),
         end: opening.visited,
         durable: opening.visited,
     };
-    Ok((
-        LogReader {
-            shared: Arc::new(Shared::new(log_id, log_dir, options.read_mode, view)),
-        },
-        report,
-    ))
+    let files = closed_files(disk, &log_dir, log_id, options);
+    let shared = Shared::new(files, Arc::clone(&options.budget), view);
+    Ok((LogReader { shared }, report))
+}
+
+fn closed_files(
+    disk: &Arc<dyn Disk>,
+    log_dir: &Path,
+    log_id: LogId,
+    options: &LogOptions,
+) -> Arc<ClosedFiles> {
+    Arc::new(ClosedFiles {
+        disk: Arc::clone(disk),
+        log_dir: log_dir.to_path_buf(),
+        log_id,
+        index_stride_bytes: options.index_stride_bytes,
+        read_mode: options.read_mode,
+    })
 }
 
 /// Frames of the last segment that the disk may lack.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kimberlite_disk::WriteMode;
 
 use crate::background::Background;
+use crate::budget::Budget;
 use crate::segment::INDEX_STRIDE_BYTES;
 
 /// A source of unpredictable bytes.
@@ -63,6 +64,8 @@ pub struct LogOptions {
     pub read_mode: ReadMode,
     /// Bytes of recent frames that are kept in memory for readers.
     pub tail_bytes_max: usize,
+    /// What all logs that are opened with it share.
+    pub budget: Arc<Budget>,
     /// Bytes of frames between two entries of the index that finds records in a segment: more of
     /// them take less memory, and longer to read.
     pub index_stride_bytes: u64,
@@ -88,6 +91,7 @@ impl LogOptions {
             write_mode: WriteMode::default(),
             read_mode: ReadMode::default(),
             tail_bytes_max: Self::TAIL_BYTES_MAX,
+            budget: Arc::default(),
             index_stride_bytes: Self::INDEX_STRIDE_BYTES,
             sync_delay: Duration::ZERO,
             background,

@@ -69,9 +69,6 @@ pub struct Purger {
     pub(crate) index_stride_bytes: u64,
 }
 
-/// A closed segment, and the chain that its records end with.
-type ToPurge = (Arc<ClosedSegment>, ChainHash);
-
 impl Purger {
     /// Says what [`Purger::purge`] would do now, and changes nothing.
     ///
@@ -84,8 +81,9 @@ impl Purger {
         choice: &PurgeChoice<'_>,
     ) -> Result<PurgeOutcome, StorageError> {
         let (segments, mut outcome) = self.begin(until, choice)?;
-        for (closed, _) in &segments {
-            outcome.add(closed, &Extent::of(closed, choice)?)?;
+        for closed in segments {
+            self.shared.open(&closed)?;
+            outcome.add(&closed, &Extent::of(&closed, choice)?)?;
         }
         Ok(outcome)
     }
@@ -139,12 +137,14 @@ impl Purger {
         // for this.
         self.jobs.wait();
         let _running = Jobs::begin(&self.jobs);
-        for (closed, chain) in &segments {
-            let extent = Extent::of(closed, choice)?;
+        for closed in segments {
+            self.shared.open(&closed)?;
+            let extent = Extent::of(&closed, choice)?;
             if extent.events > 0 {
-                self.rewrite(closed, *chain, &extent, choice)?;
+                let end_chain = self.chain_before(closed.extent.end)?;
+                self.rewrite(&closed, end_chain, &extent, choice)?;
             }
-            outcome.add(closed, &extent)?;
+            outcome.add(&closed, &extent)?;
             progress(&outcome);
         }
         Ok(outcome)
@@ -155,27 +155,28 @@ impl Purger {
         &self,
         until: Position,
         choice: &PurgeChoice<'_>,
-    ) -> Result<(Vec<ToPurge>, PurgeOutcome), StorageError> {
-        let (closed, active) = {
-            let view = self.shared.view();
-            (view.closed.clone(), Arc::clone(&view.active))
-        };
-        let mut segments = Vec::new();
-        for (nth, segment) in closed.iter().enumerate() {
-            if segment.extent.base < until {
-                let chain = match closed.get(nth + 1) {
-                    Some(next) => next.open()?.segment.header.base_chain,
-                    None => active.header.base_chain,
-                };
-                segments.push((Arc::clone(segment), chain));
-            }
-        }
+    ) -> Result<(Vec<Arc<ClosedSegment>>, PurgeOutcome), StorageError> {
+        let mut segments = self.shared.view().closed.clone();
+        segments.retain(|segment| segment.extent.base < until);
         let outcome = PurgeOutcome {
             segments_total: u64::try_from(segments.len()).expect("segments are files"),
             events_left: self.events_left(until, choice)?,
             ..PurgeOutcome::default()
         };
         Ok((segments, outcome))
+    }
+
+    /// Returns the chain that the records before `end`, where a segment begins, end with.
+    fn chain_before(&self, end: Position) -> Result<ChainHash, StorageError> {
+        let next = {
+            let view = self.shared.view();
+            if view.active.base() == end {
+                return Ok(view.active.header.base_chain);
+            }
+            let next = view.closed.iter().find(|next| next.extent.base == end);
+            Arc::clone(next.expect("a segment follows on a closed one"))
+        };
+        Ok(self.shared.open(&next)?.segment.header.base_chain)
     }
 
     fn rewrite(
@@ -264,9 +265,13 @@ impl Purger {
         let new = ClosedSegment::read(segment, end, written.at, written.index);
         let new = Arc::new(new);
         let mut view = self.shared.view_mut();
-        let place = view.closed.iter_mut().find(|it| Arc::ptr_eq(it, closed));
-        *place.expect("nobody else replaces a closed segment") = new;
+        // Others may have closed its file meanwhile.
+        let base = closed.extent.base;
+        let place = view.closed.iter_mut().find(|it| it.extent.base == base);
+        *place.expect("a closed segment stays") = Arc::clone(&new);
         view.tail.let_go_before(end);
+        drop(view);
+        self.shared.count_closed(&new);
     }
 }
 

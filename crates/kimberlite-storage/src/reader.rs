@@ -12,12 +12,15 @@ use bytes::Bytes;
 use kimberlite_disk::{Appender, DiskError};
 use kimberlite_types::{LogId, Position};
 
+use crate::budget::Budget;
 use crate::damage::DamageKind;
 use crate::error::StorageError;
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameView, StoredRecord};
 use crate::mapped::Mapped;
 use crate::options::ReadMode;
-use crate::segment::{ClosedSegment, Floor, Segment, SegmentSeed, SparseIndex};
+use crate::segment::{
+    ClosedFiles, ClosedSegment, Floor, OpenedSegment, Segment, SegmentSeed, SparseIndex,
+};
 use crate::tail::Tail;
 
 /// Bytes of the active segment behind its mapping, from which on a read that finds neither maps
@@ -33,6 +36,9 @@ pub(crate) struct Shared {
     pub(crate) log_id: LogId,
     pub(crate) log_dir: PathBuf,
     pub(crate) read_mode: ReadMode,
+    /// Where closed segments are opened from again.
+    files: Arc<ClosedFiles>,
+    budget: Arc<Budget>,
     view: RwLock<View>,
     /// Reads that found neither the tail nor a mapping since the active segment was mapped last.
     unmapped_reads: AtomicU32,
@@ -72,13 +78,51 @@ impl ActiveMap {
 }
 
 impl Shared {
-    pub(crate) fn new(log_id: LogId, log_dir: PathBuf, read_mode: ReadMode, view: View) -> Self {
-        Self {
-            log_id,
-            log_dir,
-            read_mode,
+    pub(crate) fn new(files: Arc<ClosedFiles>, budget: Arc<Budget>, view: View) -> Arc<Self> {
+        let opened: Vec<_> = view.closed.iter().map(Arc::clone).collect();
+        let shared = Arc::new(Self {
+            log_id: files.log_id,
+            log_dir: files.log_dir.clone(),
+            read_mode: files.read_mode,
+            files,
+            budget,
             view: RwLock::new(view),
             unmapped_reads: AtomicU32::new(0),
+        });
+        for closed in opened.iter().filter(|closed| closed.opened().is_some()) {
+            shared.budget.opened(&shared, closed);
+        }
+        shared
+    }
+
+    /// Opens a closed segment, counted among those that all logs have open.
+    pub(crate) fn open<'c>(
+        self: &Arc<Self>,
+        closed: &'c Arc<ClosedSegment>,
+    ) -> Result<&'c OpenedSegment, StorageError> {
+        closed.note_read();
+        let opened = closed.open()?;
+        self.budget.opened(self, closed);
+        Ok(opened)
+    }
+
+    /// Counts a segment that was closed just now.
+    pub(crate) fn count_closed(self: &Arc<Self>, closed: &Arc<ClosedSegment>) {
+        self.budget.opened(self, closed);
+    }
+
+    /// Puts one that nobody has opened in the place of a closed segment, unless that was replaced
+    /// already.
+    pub(crate) fn close_segment(&self, base: Position, closed: &Arc<ClosedSegment>) {
+        let unread = ClosedSegment::unread(closed.extent, Arc::clone(&self.files));
+        let mut view = self.view_mut();
+        let place = view.closed.binary_search_by_key(&base, |it| it.extent.base);
+        let place = place.ok().and_then(|at| view.closed.get_mut(at));
+        if let Some(place) = place.filter(|place| Arc::ptr_eq(place, closed)) {
+            let old = std::mem::replace(place, Arc::new(unread));
+            drop(view);
+            // Unmapping takes its time, and is not done under the lock.
+            drop(old);
         }
     }
 
@@ -183,7 +227,7 @@ impl LogReader {
                 end,
             } => record_in_file(&segment, floor, end, position)?,
             Place::Closed(closed) => {
-                let opened = closed.open()?;
+                let opened = self.shared.open(&closed)?;
                 let end = opened.frames_end;
                 record_in_file(&opened.segment, opened.floor(position), end, position)?
             }
@@ -209,7 +253,7 @@ impl LogReader {
                 end,
             } => walk_file(&segment, floor, end, position)?,
             Place::Closed(closed) => {
-                let opened = closed.open()?;
+                let opened = self.shared.open(&closed)?;
                 let end = opened.frames_end;
                 walk_file(&opened.segment, opened.floor(position), end, position)?
             }
@@ -225,7 +269,7 @@ impl LogReader {
         };
         match place {
             Some(Place::Closed(closed)) if self.shared.read_mode == ReadMode::Mapped => {
-                let opened = closed.open()?;
+                let opened = self.shared.open(&closed)?;
                 Ok(Some(Place::Mapped {
                     mapped: Mapped::new(&opened.segment, opened.segment.mapped()?.clone()),
                     floor: opened.floor(position),
@@ -263,6 +307,7 @@ impl LogReader {
         if let Some(opened) = closed.opened()
             && let Some(map) = opened.segment.map_made()
         {
+            closed.note_read();
             return Some(Place::Mapped {
                 mapped: Mapped::new(&opened.segment, map.clone()),
                 floor: opened.floor(position),

@@ -70,9 +70,10 @@ impl LogReader {
             to,
             visitor,
         };
-        let closed = closed.iter().filter(|closed| closed.extent.end > from);
+        // Each is let go of before the next is opened.
+        let closed = closed.into_iter().filter(|closed| closed.extent.end > from);
         for closed in closed.take_while(|closed| closed.extent.base < to) {
-            let opened = closed.open()?;
+            let opened = self.shared.open(&closed)?;
             let segment = &opened.segment;
             let window = Window {
                 segment: &segment.header,

@@ -53,7 +53,7 @@ pub fn scrub_segment(
     read: &mut dyn FnMut(u64),
 ) -> Result<Vec<Damage>, StorageError> {
     let closed = &segment.0;
-    let opened = match closed.open() {
+    let opened = match reader.shared.open(closed) {
         Err(StorageError::Corrupt(damage)) => return Ok(vec![damage]),
         opened => &opened?.segment,
     };

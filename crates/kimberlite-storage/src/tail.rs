@@ -1,26 +1,32 @@
 //! The newest frames, kept in memory: readers of fresh records touch no file.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use kimberlite_types::Position;
 
+use crate::budget::Budget;
 use crate::frame::FrameView;
 
 /// Frames without a gap up to the newest, bounded by their bytes.
+///
+/// Where the tails of all logs are too large together, the one that grows lets go of its oldest.
 #[derive(Debug)]
 pub(crate) struct Tail {
     frames: VecDeque<FrameView>,
     bytes: u64,
     bytes_max: u64,
+    budget: Arc<Budget>,
 }
 
 impl Tail {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, budget: &Arc<Budget>) -> Self {
         let bytes_max = u64::try_from(bytes_max).expect("memory is smaller than 2^64 bytes");
         Self {
             frames: VecDeque::new(),
             bytes: 0,
             bytes_max,
+            budget: Arc::clone(budget),
         }
     }
 
@@ -29,14 +35,23 @@ impl Tail {
         if let Some(last) = self.frames.back() {
             debug_assert_eq!(last.header().end_position(), frame.header().base_position);
         }
-        self.bytes += frame.header().stored_bytes();
+        let bytes = frame.header().stored_bytes();
+        self.bytes += bytes;
+        let mut is_too_large = self.budget.tail_grew(bytes);
         self.frames.push_back(frame);
-        while self.bytes > self.bytes_max {
-            let Some(oldest) = self.frames.pop_front() else {
+        while self.bytes > self.bytes_max || is_too_large {
+            let Some(still) = self.pop_oldest() else {
                 break;
             };
-            self.bytes -= oldest.header().stored_bytes();
+            is_too_large = still;
         }
+    }
+
+    /// Lets go of the oldest frame; whether all tails together are too large still.
+    fn pop_oldest(&mut self) -> Option<bool> {
+        let bytes = self.frames.pop_front()?.header().stored_bytes();
+        self.bytes -= bytes;
+        Some(self.budget.tail_shrank(bytes))
     }
 
     /// Lets go of all frames before `end`, so that they are read from their files.
@@ -44,8 +59,7 @@ impl Tail {
         while let Some(oldest) = self.frames.front()
             && oldest.header().end_position() <= end
         {
-            self.bytes -= oldest.header().stored_bytes();
-            self.frames.pop_front();
+            self.pop_oldest();
         }
     }
 
@@ -87,6 +101,12 @@ impl Tail {
     }
 }
 
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.budget.tail_shrank(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kimberlite_types::{ChainHash, LogId, RecordFlags, RecordKind, Timestamp};
@@ -115,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_newest_frames_that_fit_are_found_by_position() {
-        let mut tail = Tail::new(FRAME_HEADER_BYTES * 3);
+        let mut tail = Tail::new(FRAME_HEADER_BYTES * 3, &Arc::default());
         for n in 0..10 {
             tail.push(frame(n * 5, 5));
         }
@@ -131,8 +151,27 @@ mod tests {
     }
 
     #[test]
+    fn all_tails_together_are_bounded_and_give_back_what_they_took() {
+        let bytes = u64::try_from(FRAME_HEADER_BYTES).unwrap();
+        let budget = Arc::new(Budget::new(1, 4 * bytes));
+        let mut tails = [0, 1].map(|_| Tail::new(FRAME_HEADER_BYTES * 10, &budget));
+        for n in 0..3 {
+            tails[0].push(frame(n * 5, 5));
+        }
+        for n in 0..10 {
+            tails[1].push(frame(n * 5, 5));
+            assert!(budget.tail_bytes() <= 4 * bytes);
+        }
+        assert!(tails[0].frame(Position::new(0)).is_some());
+        assert!(tails[1].frame(Position::new(45)).is_some());
+        assert!(tails[1].frame(Position::new(44)).is_none());
+        drop(tails);
+        assert_eq!(budget.tail_bytes(), 0);
+    }
+
+    #[test]
     fn a_frame_larger_than_the_tail_is_not_kept() {
-        let mut tail = Tail::new(FRAME_HEADER_BYTES - 1);
+        let mut tail = Tail::new(FRAME_HEADER_BYTES - 1, &Arc::default());
         tail.push(frame(0, 5));
         assert!(tail.frame(Position::new(0)).is_none());
     }

@@ -73,7 +73,7 @@ pub fn verify(
             break;
         }
         let extent = closed.extent;
-        let opened = match closed.open() {
+        let opened = match reader.shared.open(&closed) {
             Ok(opened) => opened,
             Err(StorageError::Corrupt(damage)) => {
                 run.found(damage);

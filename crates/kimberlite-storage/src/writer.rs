@@ -352,7 +352,12 @@ impl LogWriter {
         self.write_at += header.stored_bytes();
         self.stage.sync()?;
         self.marked = end;
-        self.shared.view_mut().active_end = self.write_at;
+        let mut view = self.shared.view_mut();
+        view.active_end = self.write_at;
+        if self.options.budget.is_scarce() {
+            // The log is quiet, and others want the memory.
+            view.tail.let_go_before(end);
+        }
         Ok(())
     }
 
@@ -409,6 +414,7 @@ impl LogWriter {
             view.closed.push(Arc::clone(&closed));
             closed
         };
+        self.shared.count_closed(&closed);
         self.seal(closed, self.history.clone());
         Ok(())
     }

@@ -118,6 +118,9 @@ impl Database {
         let snapshots = background();
         let mut log_options = LogOptions::new(Arc::clone(&options.entropy), background());
         log_options.tail_bytes_max = options.tail_bytes_max;
+        if let Some(budget) = &options.budget {
+            log_options.budget = Arc::clone(budget);
+        }
         log_options.write_mode = options.write_mode;
         log_options.index_stride_bytes = options.index_stride_bytes;
         log_options.read_mode = options.read_mode;

@@ -100,8 +100,8 @@ pub use inspect::{Inspection, KeySummary, Stats};
 pub use kimberlite_disk::{Disk, WriteMode};
 pub use kimberlite_kernel::{ExpectedVersion, Retention};
 pub use kimberlite_storage::{
-    Damage, DamageKind, Entropy, FrameHeader, OpenReport, PurgeOutcome, QueueLimit, ReadMode,
-    ScrubProgress, SegmentState, SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
+    Budget, Damage, DamageKind, Entropy, FrameHeader, OpenReport, PurgeOutcome, QueueLimit,
+    ReadMode, ScrubProgress, SegmentState, SegmentSummary, TailDiscarded, TornTail, VerifyProgress,
 };
 pub use kimberlite_types::{
     ChainHash, EventType, HoldId, Offset, Position, RecordKind, RootHash, SessionId, StreamId,

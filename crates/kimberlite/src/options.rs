@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kimberlite_disk::{Disk, OsDisk, WriteMode};
-use kimberlite_storage::{Entropy, LogOptions, QueueLimit, ReadMode};
+use kimberlite_storage::{Budget, Entropy, LogOptions, QueueLimit, ReadMode};
 
 use crate::database::Database;
 use crate::environment::{Clock, SystemClock, SystemEntropy};
@@ -80,6 +80,7 @@ pub(crate) struct Options {
     pub(crate) read_only: bool,
     pub(crate) background: bool,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) budget: Option<Arc<Budget>>,
     pub(crate) queue_limit: QueueLimit,
     pub(crate) index_stride_bytes: u64,
     pub(crate) snapshot_growth_min: u64,
@@ -124,6 +125,7 @@ impl DatabaseBuilder {
             read_only: false,
             background: true,
             tail_bytes_max: LogOptions::TAIL_BYTES_MAX,
+            budget: None,
             read_mode: ReadMode::default(),
             opened_bytes_max: OPENED_BYTES_MAX,
             queue_limit: QueueLimit::default(),
@@ -181,6 +183,18 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn tail_bytes_max(mut self, bytes: usize) -> Self {
         self.options.tail_bytes_max = bytes;
+        self
+    }
+
+    /// What all tenants hold together: open closed segments, and bytes of recent events. Give databases
+    /// that are open in one process the same budget.
+    ///
+    /// Unless said otherwise a database has one of its own: half of the file handles that the process may
+    /// have (`ulimit -n`) and at most 16,384 segments, 256 MiB of recent events. Active segments are not
+    /// counted: each open tenant has one, or two handles of it under [`WriteMode::Direct`].
+    #[must_use]
+    pub fn budget(mut self, budget: Arc<Budget>) -> Self {
+        self.options.budget = Some(budget);
         self
     }
 

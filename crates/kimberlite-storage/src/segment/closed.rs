@@ -5,6 +5,7 @@
 //! is a hint: what it does not find is looked for from the segment's first frame.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use kimberlite_disk::{Disk, DiskError, DiskFile, OpenMode};
@@ -37,6 +38,10 @@ pub struct ClosedExtent {
 pub(crate) struct ClosedSegment {
     pub(crate) extent: ClosedExtent,
     opened: OnceLock<OpenedSegment>,
+    /// Whether it was read since the budget looked at it last.
+    is_read: AtomicBool,
+    /// Whether the budget counts it.
+    is_counted: AtomicBool,
     /// Where it lies, for one that is not open yet.
     files: Option<Arc<ClosedFiles>>,
 }
@@ -85,6 +90,8 @@ impl ClosedSegment {
         Self {
             extent,
             opened: OnceLock::from(opened),
+            is_read: AtomicBool::new(true),
+            is_counted: AtomicBool::new(false),
             files: None,
         }
     }
@@ -94,6 +101,8 @@ impl ClosedSegment {
         Self {
             extent,
             opened: OnceLock::new(),
+            is_read: AtomicBool::new(true),
+            is_counted: AtomicBool::new(false),
             files: Some(files),
         }
     }
@@ -112,6 +121,29 @@ impl ClosedSegment {
         let files = files.expect("a segment that is not open knows where it lies");
         let opened = files.open(&self.extent)?;
         Ok(self.opened.get_or_init(|| opened))
+    }
+
+    /// Notes that it is read.
+    #[inline]
+    pub(crate) fn note_read(&self) {
+        if !self.is_read.load(Ordering::Relaxed) {
+            self.is_read.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was read since this was asked last.
+    pub(crate) fn take_read(&self) -> bool {
+        self.is_read.swap(false, Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it is counted; whether it was not before.
+    pub(crate) fn count(&self) -> bool {
+        !self.is_counted.swap(true, Ordering::Relaxed)
     }
 
     /// Returns it opened, if somebody has opened it.

@@ -6,6 +6,7 @@
 )]
 
 mod appends;
+mod budgets;
 mod counting;
 mod crashes;
 mod flips;
