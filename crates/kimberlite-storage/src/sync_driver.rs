@@ -10,6 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use kimberlite_disk::DirectoryLock;
+
 use crate::background::Process;
 use crate::sync::{
     Builder, Condvar, JoinHandle, Moment, Mutex, MutexGuard, between, current, now, wait_while,
@@ -29,6 +31,7 @@ struct Worker {
     turns: Arc<Turns>,
     thread: Mutex<Option<JoinHandle<()>>>,
     process: Process,
+    lock: Option<Arc<dyn DirectoryLock>>,
 }
 
 #[derive(Default)]
@@ -53,10 +56,17 @@ struct Turn {
 impl SyncDriver {
     /// Makes a driver, whose thread is started when it is needed.
     pub fn new() -> Self {
+        Self::holding(None)
+    }
+
+    /// Makes one whose thread holds a lock for as long as it runs: a waker may let go of everything
+    /// else, and with it of the last clone, while there are turns left.
+    pub fn holding(lock: Option<Arc<dyn DirectoryLock>>) -> Self {
         Self(Arc::new(Worker {
             turns: Arc::default(),
             thread: Mutex::new(None),
             process: Process::default(),
+            lock,
         }))
     }
 
@@ -83,7 +93,12 @@ impl Worker {
         if thread.is_none() {
             let turns = Arc::clone(&self.turns);
             let builder = Builder::new().name("kimberlite-sync".to_owned());
-            *thread = builder.spawn(move || turns.run()).ok();
+            let lock = self.lock.clone();
+            let run = move || {
+                turns.run();
+                drop(lock);
+            };
+            *thread = builder.spawn(run).ok();
         }
         thread.is_some()
     }
@@ -153,7 +168,8 @@ impl Drop for Worker {
         };
         self.turns.state().ended = true;
         self.turns.changed.notify_one();
-        // A waker may hold the last clone, and be dropped by the very thread that would be joined.
+        // A waker may hold the last clone, and be dropped by the very thread that would be joined. That
+        // goes on with its turns, and holds the lock until then.
         if thread.thread().id() != current().id() {
             let _ = thread.join();
         }

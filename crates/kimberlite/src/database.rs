@@ -45,7 +45,8 @@ pub(crate) struct DatabaseShared {
     pub(crate) opened: Opened,
     /// The process that holds the lock.
     pub(crate) process_id: u32,
-    _lock: Option<Box<dyn DirectoryLock>>,
+    /// The driver's thread has it too.
+    _lock: Option<Arc<dyn DirectoryLock>>,
 }
 
 impl Database {
@@ -101,7 +102,7 @@ impl Database {
             None
         } else {
             disk.create_dir_all(&path)?;
-            Some(lock(&options, &path)?)
+            Some(Arc::from(lock(&options, &path)?))
         };
         // A root key is made before the first tenant, never beside tenants that lack theirs.
         let keys = KeyStore::open(&disk, &path.join("keys"), options.entropy.as_ref(), !exists)?;
@@ -141,7 +142,7 @@ impl Database {
             log_options,
             keys,
             quiet,
-            driver: SyncDriver::new(),
+            driver: SyncDriver::holding(lock.clone()),
             snapshots,
             _lock: lock,
         };

@@ -7,7 +7,8 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::checkpoint::Due;
@@ -22,6 +23,7 @@ const QUEUE_TENANTS_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
     watch: Mutex<Option<SyncSender<Weak<TenantInner>>>>,
+    thread: OnceLock<ThreadId>,
     looking: Arc<Mutex<Looking>>,
 }
 
@@ -52,9 +54,12 @@ impl Quiet {
             let (sender, receiver) = sync_channel(QUEUE_TENANTS_MAX);
             let looking = Arc::clone(&self.looking);
             // Without the thread a watermark is written at closing only.
-            let _ = std::thread::Builder::new()
+            let spawned = std::thread::Builder::new()
                 .name("kimberlite-quiet".to_owned())
                 .spawn(move || watch_all(&receiver, &looking));
+            if let Ok(spawned) = spawned {
+                self.thread.get_or_init(|| spawned.thread().id());
+            }
             sender
         });
         if sender.try_send(Arc::downgrade(tenant)).is_err() {
@@ -62,8 +67,12 @@ impl Quiet {
         }
     }
 
-    /// Ends the looks, after the present one, if `alone` then says that nobody needs them.
+    /// Ends the looks, after the present one, if `alone` then says that nobody needs them. Where it is
+    /// the present look that asks, by a waker that it called, they end by themselves.
     pub(crate) fn end_if(&self, alone: impl FnOnce() -> bool) {
+        if self.thread.get() == Some(&std::thread::current().id()) {
+            return;
+        }
         let mut looking = hold(&self.looking);
         looking.ended |= alone();
     }

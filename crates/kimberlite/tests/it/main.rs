@@ -23,3 +23,4 @@ mod repair;
 mod restore;
 mod retention;
 mod support;
+mod wakers;
