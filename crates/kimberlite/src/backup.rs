@@ -557,4 +557,29 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
         assert_eq!(read_manifest(&disk, to).unwrap(), manifest(1));
     }
+
+    #[test]
+    fn a_backup_with_a_segment_that_the_log_has_not_is_never_replaced() {
+        let disk = kimberlite_testkit::SimulatedDisk::new(1);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let db = Database::builder("/db").disk(shared).background(false);
+        let db = db.open().unwrap();
+        drop(db.tenant("t").unwrap());
+        let to = Path::new("/backup");
+        let back_up = || db.backup(to, &BackupOptions::new(), &mut |_| {});
+        back_up().unwrap();
+        // All notes of the log agree with it; but a segment is in the backup alone.
+        let mut manifest = read_manifest(&disk, to).unwrap();
+        let mut segment = manifest
+            .files
+            .iter()
+            .find(|file| file.path.ends_with(SEGMENT_ENDING));
+        let mut segment = segment.take().unwrap().clone();
+        segment.path = segment.path.replace("0.seg", "7.seg");
+        manifest.files.push(segment);
+        put_manifest(&disk, to, &manifest, MANIFEST_BYTES_MAX).unwrap();
+        let refused = back_up().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+        assert_eq!(read_manifest(&disk, to).unwrap(), manifest);
+    }
 }

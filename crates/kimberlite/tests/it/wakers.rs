@@ -19,13 +19,18 @@ use crate::support::{builder, contents, event};
 const HANGS: Duration = Duration::from_secs(30);
 
 /// A future, and the last handles of its database.
-struct Task(Mutex<Option<(Pin<Box<AppendFuture>>, Database, Tenant)>>);
+struct Owned {
+    future: Pin<Box<AppendFuture>>,
+    _handles: (Database, Tenant),
+}
+
+struct Task(Mutex<Option<Owned>>);
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
         let mut owned = self.0.lock().unwrap().take().expect("it is woken once");
         let polled = owned
-            .0
+            .future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(polled, Poll::Ready(Ok(_))));
@@ -34,11 +39,15 @@ impl Wake for Task {
 
 /// Has the future wake the task that owns all of them.
 fn spawn(future: AppendFuture, db: Database, tenant: Tenant) {
-    let task = Arc::new(Task(Mutex::new(Some((Box::pin(future), db, tenant)))));
+    let owned = Owned {
+        future: Box::pin(future),
+        _handles: (db, tenant),
+    };
+    let task = Arc::new(Task(Mutex::new(Some(owned))));
     let waker = Waker::from(Arc::clone(&task));
     let mut owned = task.0.lock().unwrap();
-    let future = &mut owned.as_mut().unwrap().0;
-    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+    let future = owned.as_mut().unwrap().future.as_mut();
+    let polled = future.poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
 }
 
