@@ -153,6 +153,11 @@ pub(crate) enum Problem {
     Overloaded { appends_max: usize, bytes_max: u64 },
     #[error("nothing was written at position {position} yet, the log ends at {end}")]
     NotWritten { position: Position, end: Position },
+    #[error(
+        "the state of the writer differs from what the log says up to position {position}: bad memory \
+         or a bug; reopen the database, which reads the log"
+    )]
+    StateDiffers { position: Position },
     #[error("there is no such stream")]
     NoStream,
     #[error("the payload of the event at position {position} was purged")]
@@ -254,6 +259,7 @@ impl Error {
             | Problem::NoStream
             | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
             Problem::Purged { .. } => ErrorKind::Purged,
+            Problem::StateDiffers { .. } => ErrorKind::Corrupt,
             Problem::UnfinishedBackup { .. } | Problem::UnfinishedRestore { .. } => {
                 ErrorKind::Unfinished
             }

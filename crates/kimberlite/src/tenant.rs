@@ -338,6 +338,9 @@ impl TenantInner {
     pub(crate) fn check_writable(&self) -> Result<&CommitLock, Error> {
         let engine = self.engine.as_ref().ok_or(Problem::ReadOnly)?;
         self.check_owner()?;
+        if let Some(position) = self.snapshots.as_ref().and_then(|it| it.differs()) {
+            return Err(Problem::StateDiffers { position }.into());
+        }
         Ok(engine)
     }
 

@@ -1,7 +1,7 @@
 //! Making snapshots behind checkpoints.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use kimberlite_crypto::{Signer, VerifierKey};
 use kimberlite_disk::Disk;
@@ -31,6 +31,8 @@ pub(crate) struct SnapshotMaker {
     wanted: Mutex<Option<Wanted>>,
     /// Whether the snapshot that is kept fits the files of the log no longer.
     is_outdated: AtomicBool,
+    /// Where what the log says was found to differ from what its writer has.
+    differs: OnceLock<Position>,
 }
 
 /// The checkpoint that a snapshot is to be made of.
@@ -60,7 +62,14 @@ impl SnapshotMaker {
             kept: Mutex::new(kept),
             wanted: Mutex::default(),
             is_outdated: AtomicBool::new(false),
+            differs: OnceLock::new(),
         }
+    }
+
+    /// Returns at which checkpoint the writer's state was found to be another than the log says. By one
+    /// of the two something was decided that the other would not have.
+    pub(crate) fn differs(&self) -> Option<Position> {
+        self.differs.get().copied()
     }
 
     /// Notices a checkpoint.
@@ -122,11 +131,12 @@ impl SnapshotMaker {
         let log_bytes = self.reader.used_bytes();
         let derived = self.derive(kept.position, position)?;
         if derived.state.digest() != wanted.digest {
+            self.differs.get_or_init(|| position);
             let position = position.get();
             tracing::error!(
                 position,
-                "what the log says differs from what its writer has: no snapshot is made; reopen \
-                 the database"
+                "what the log says differs from what its writer has: nothing more is written; \
+                 reopen the database"
             );
             return Ok(false);
         }

@@ -362,9 +362,9 @@ fn what_was_left_of_an_unfinished_snapshot_is_removed_with_the_next() {
 }
 
 #[test]
-fn a_state_that_differs_from_the_writers_makes_no_snapshot() {
+fn a_state_that_differs_from_the_writers_makes_no_snapshot_and_stops_the_writer() {
     let disk = four_segments();
-    let (_db, tenant) = open(&disk).unwrap();
+    let (db, tenant) = open(&disk).unwrap();
     let checkpoint = tenant.checkpoint().unwrap();
     let before = snapshot_of(&disk);
     append(&tenant, "s1", 1, 1);
@@ -380,6 +380,27 @@ fn a_state_that_differs_from_the_writers_makes_no_snapshot() {
     });
     tenant.inner().keep_snapshot();
     assert!(with_ending(&disk, "snapshot").is_empty());
+    let written = disk.ops();
+    let stream = tenant.stream("s1").unwrap();
+    let event = [Event::new("noted", "more")];
+    let refused = [
+        stream.append(ExpectedVersion::Any, &event).map(drop),
+        tenant.checkpoint().map(drop),
+        db.close(),
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("differs"), "{error}");
+    }
+    assert_eq!(disk.ops(), written);
+    // Reads go on, and whoever opens it anew has what the log says.
+    let count = stream.read(..).filter(Result::is_ok).count();
+    drop((stream, tenant));
+    let (_db, tenant) = open(&disk).unwrap();
+    let stream = tenant.stream("s1").unwrap();
+    stream.append(ExpectedVersion::Any, &event).unwrap();
+    assert_eq!(stream.read(..).count(), count + 1);
 }
 
 #[test]
