@@ -259,7 +259,6 @@ impl Error {
             | Problem::NoStream
             | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
             Problem::Purged { .. } => ErrorKind::Purged,
-            Problem::StateDiffers { .. } => ErrorKind::Corrupt,
             Problem::UnfinishedBackup { .. } | Problem::UnfinishedRestore { .. } => {
                 ErrorKind::Unfinished
             }
@@ -291,6 +290,7 @@ impl Error {
             | Problem::KeyProvider(_) => ErrorKind::WrongKey,
             Problem::Payload { .. }
             | Problem::Envelope { .. }
+            | Problem::StateDiffers { .. }
             | Problem::AdministrativeRecord { .. }
             | Problem::Checkpoint { .. }
             | Problem::Manifest { .. }
