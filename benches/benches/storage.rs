@@ -16,6 +16,8 @@ mod latencies;
 mod log;
 #[path = "storage/reads.rs"]
 mod reads;
+#[path = "storage/rolls.rs"]
+mod rolls;
 #[path = "storage/threads.rs"]
 mod threads;
 
@@ -148,6 +150,7 @@ fn main() {
     append();
     threads::compare();
     backends::compare();
+    rolls::rolls();
     reads::read();
     reads::scan();
     log::append();
