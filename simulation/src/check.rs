@@ -1,15 +1,47 @@
 //! Holds what is read against what was appended.
 
-use kimberlite::{Record, Tenant};
+use kimberlite::{Error, ErrorKind, Record, Tenant};
 
 use crate::model::{Expected, Place, Standing, TenantModel};
-use crate::world::{Checked, Life, World};
+use crate::operation::STREAMS;
+use crate::world::{Checked, Life, World, told};
 
 /// The watermark itself is written again after any closing, since no other one speaks of it.
 const WATERMARK_BYTES: u64 = 112;
 
-/// Whether a record is the event that is expected, where it is expected.
-pub(crate) fn is(record: &Record, expected: &Expected<'_>) -> bool {
+/// What stands where an event was put.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Event(Record),
+    Purged,
+}
+
+impl Found {
+    /// Takes what reading an event gave.
+    pub(crate) fn take(came: Result<Record, Error>) -> Result<Self, Error> {
+        match came {
+            Ok(record) => Ok(Self::Event(record)),
+            Err(error) if error.kind() == ErrorKind::Purged => Ok(Self::Purged),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn event(&self) -> Option<&Record> {
+        match self {
+            Self::Event(record) => Some(record),
+            Self::Purged => None,
+        }
+    }
+}
+
+/// Whether what is found is the event that is expected, where it is expected.
+pub(crate) fn is(found: &Found, expected: &Expected<'_>) -> bool {
+    let Found::Event(record) = found else {
+        return expected.may_be_purged;
+    };
+    if expected.is_purged {
+        return false;
+    }
     let at = expected.place;
     let in_place = at.is_none_or(|Place { position, offset }| {
         (record.position().get(), record.offset().get()) == (position, offset)
@@ -23,7 +55,7 @@ pub(crate) fn is(record: &Record, expected: &Expected<'_>) -> bool {
 
 /// Holds all events of a tenant, in their order, against its appends. Returns how many of these
 /// are there; the rest is not there at all.
-pub(crate) fn count_appends(found: &[Record], model: &TenantModel) -> Checked<usize> {
+pub(crate) fn count_appends(found: &[Found], model: &TenantModel) -> Checked<usize> {
     let mut rest = found.iter().peekable();
     for (nth, append) in model.appends.iter().enumerate() {
         if rest.peek().is_none() {
@@ -69,13 +101,17 @@ pub(crate) fn opened(world: &mut World, life: &mut Life, name: &'static str) -> 
     model.adopt(count);
     let mut found = found.iter();
     for append in &mut model.appends {
-        let first = found.next().expect("its events were counted");
-        append.place = Some(Place {
-            position: first.position().get(),
-            offset: first.offset().get(),
-        });
-        found.by_ref().take(append.events.len() - 1).for_each(drop);
+        let events = found.by_ref().take(append.events.len()).zip(0_u64..);
+        let known = events.filter_map(|(found, nth)| Some((found.event()?, nth)));
+        // What is purged says nothing of its place, which is known then.
+        if let Some((record, nth)) = known.last() {
+            append.place = Some(Place {
+                position: record.position().get() - nth,
+                offset: record.offset().get() - nth,
+            });
+        }
     }
+    holds(model, &tenant).map_err(|error| format!("{what}: {error}"))?;
     let report = tenant.open_report();
     let rewritten = report.rewritten_bytes > WATERMARK_BYTES;
     if was_closed && (report.tail_discarded.is_some() || rewritten) {
@@ -87,6 +123,33 @@ pub(crate) fn opened(world: &mut World, life: &mut Life, name: &'static str) -> 
     world.note(format!("{what}: {count} of {before} appends, end {end}"));
     life.open.push(name);
     checkpoint(world, &tenant, name, checkpoint_size)
+}
+
+/// Holds the legal holds of a tenant against the model, or takes them over where nobody knows.
+fn holds(model: &mut TenantModel, tenant: &Tenant) -> Checked {
+    let came = tenant
+        .holds()
+        .map_err(|error| format!("no holds: {}", told(&error)))?;
+    let mut found = std::collections::BTreeMap::new();
+    for hold in came {
+        let name = hold
+            .stream
+            .map(|stream| tenant.stream_name(stream))
+            .transpose();
+        let name = name.map_err(|error| format!("a hold on no stream: {}", told(&error)))?;
+        let known = |name: &kimberlite::StreamName| {
+            STREAMS.into_iter().find(|known| *known == name.as_str())
+        };
+        let stream = name.as_ref().and_then(known);
+        found.insert(hold.id.position().get(), stream);
+    }
+    if model.are_holds_doubtful {
+        model.holds = found;
+        model.are_holds_doubtful = false;
+    } else if model.holds != found {
+        return Err(format!("{:?} are in force, not {:?}", found, model.holds));
+    }
+    Ok(())
 }
 
 /// A checkpoint that was acknowledged is there, or a newer one.
@@ -110,8 +173,9 @@ fn checkpoint(
 }
 
 /// Positions and times never go back.
-fn in_order(found: &[Record]) -> Checked {
-    let pairs = found.iter().zip(found.iter().skip(1));
+fn in_order(found: &[Found]) -> Checked {
+    let events: Vec<&Record> = found.iter().filter_map(Found::event).collect();
+    let pairs = events.iter().zip(events.iter().skip(1));
     for (one, next) in pairs {
         if one.position() >= next.position() || one.time() > next.time() {
             return Err(format!("out of order: {one:?}, then {next:?}"));
@@ -121,8 +185,9 @@ fn in_order(found: &[Record]) -> Checked {
 }
 
 /// Reads all events of a tenant; `None` when a fault was met.
-pub(crate) fn read_all(world: &mut World, tenant: &Tenant) -> Checked<Option<Vec<Record>>> {
-    let came = tenant.read_all(..).collect::<Result<Vec<_>, _>>();
+pub(crate) fn read_all(world: &mut World, tenant: &Tenant) -> Checked<Option<Vec<Found>>> {
+    let came = tenant.read_all(..).map(Found::take);
+    let came = came.collect::<Result<Vec<_>, _>>();
     world.expect("read all", came)
 }
 
@@ -173,7 +238,7 @@ impl Spoiled<'_> {
         let report = tenant.open_report();
         let reported = !report.damage.is_empty() || report.rolled_back.is_some();
         let (mut found, mut errors) = (Vec::new(), 0);
-        for record in tenant.read_all(..) {
+        for record in tenant.read_all(..).map(Found::take) {
             match record {
                 Ok(record) => found.push(record),
                 Err(_) => errors += 1,
@@ -198,7 +263,7 @@ impl Spoiled<'_> {
     }
 
     /// The first append that must be there and of which something is not.
-    fn lost(&self, found: &[Record]) -> Checked<Option<usize>> {
+    fn lost(&self, found: &[Found]) -> Checked<Option<usize>> {
         let mut rest = found.iter().peekable();
         let mut lost = None;
         for (nth, append) in self.model.appends.iter().enumerate() {

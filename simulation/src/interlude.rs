@@ -1,5 +1,6 @@
 //! What happens to the files of a database that nobody has open.
 
+mod backup;
 mod damage;
 mod fork;
 pub(crate) mod lying_disk;
@@ -24,9 +25,11 @@ enum Interlude {
     RollBack,
     /// Two copies go on, and one meets the other's checkpoints.
     Fork,
+    /// The backup is restored beside the database.
+    RestoreBackup,
 }
 
-const INTERLUDES: [Interlude; 8] = [
+const INTERLUDES: [Interlude; 10] = [
     Interlude::Nothing,
     Interlude::Nothing,
     Interlude::Nothing,
@@ -35,6 +38,8 @@ const INTERLUDES: [Interlude; 8] = [
     Interlude::Restore,
     Interlude::RollBack,
     Interlude::Fork,
+    Interlude::RestoreBackup,
+    Interlude::RestoreBackup,
 ];
 
 pub(crate) fn between_lives(world: &mut World) -> Checked {
@@ -48,6 +53,7 @@ pub(crate) fn between_lives(world: &mut World) -> Checked {
         }
         Interlude::RollBack => rollback::check_copy(world),
         Interlude::Fork => fork::check(world),
+        Interlude::RestoreBackup => backup::check(world),
     }
 }
 

@@ -150,13 +150,17 @@ fn tell(options: &Options, total: &Total, took: Duration) {
             "spoiled": counts.spoiled,
             "told": counts.told,
             "sealings": counts.sealings,
+            "purged": counts.purged,
+            "backups": counts.backups,
+            "restores": counts.restores,
         });
         println!("{value}");
         return;
     }
     println!(
         "{histories} histories in {} s: {} operations, {} acknowledged events, {} openings, {} \
-         crashes, {} errors, {} torn ends, {} of {} spoiled copies told, {} sealings",
+         crashes, {} errors, {} torn ends, {} of {} spoiled copies told, {} \
+         sealings, {} events purged, {} backups, {} restores",
         took.as_secs(),
         counts.operations,
         counts.events,
@@ -166,7 +170,10 @@ fn tell(options: &Options, total: &Total, took: Duration) {
         counts.torn,
         counts.told,
         counts.spoiled,
-        counts.sealings
+        counts.sealings,
+        counts.purged,
+        counts.backups,
+        counts.restores
     );
     match total.failures.len() {
         0 => println!("no promise was broken"),

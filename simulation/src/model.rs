@@ -1,5 +1,7 @@
 //! What a tenant must hold: the appends in their order, and what is known of each.
 
+use std::collections::BTreeMap;
+
 use kimberlite::Event;
 
 /// What is known of an append. In a tenant's list they come in this order.
@@ -27,6 +29,16 @@ pub(crate) struct Append {
     /// None while the outcome is unknown.
     pub(crate) place: Option<Place>,
     pub(crate) standing: Standing,
+    pub(crate) purged: Purged,
+}
+
+/// Which events of an append are purged, by their positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Purged {
+    /// Those below it are, for certain.
+    pub(crate) below: u64,
+    /// Those below it may be.
+    pub(crate) perhaps_below: u64,
 }
 
 /// One event of an append, and its place where that is known.
@@ -34,6 +46,8 @@ pub(crate) struct Append {
 pub(crate) struct Expected<'a> {
     pub(crate) event: &'a Event,
     pub(crate) place: Option<Place>,
+    pub(crate) is_purged: bool,
+    pub(crate) may_be_purged: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,16 +61,31 @@ pub(crate) struct TenantModel {
     pub(crate) kept: bool,
     /// It was closed without an error, and not opened since.
     pub(crate) closed: bool,
+    /// Legal holds in force, by their id, and the stream that each covers if not all.
+    pub(crate) holds: BTreeMap<u64, Option<&'static str>>,
+    /// A hold was put or lifted, and nobody knows the outcome.
+    pub(crate) are_holds_doubtful: bool,
+    /// Up to where purges of all streams, or of one, were ordered or may have been.
+    pub(crate) ordered: BTreeMap<Option<&'static str>, u64>,
 }
 
 impl Append {
     pub(crate) fn expected(&self) -> impl Iterator<Item = Expected<'_>> {
-        self.events.iter().zip(0..).map(|(event, nth)| Expected {
-            event,
-            place: self.place.map(|place| Place {
+        self.events.iter().zip(0..).map(|(event, nth)| {
+            let place = self.place.map(|place| Place {
                 position: place.position + nth,
                 offset: place.offset + nth,
-            }),
+            });
+            let Purged {
+                below,
+                perhaps_below,
+            } = self.purged;
+            Expected {
+                event,
+                place,
+                is_purged: place.is_some_and(|place| place.position < below),
+                may_be_purged: place.map_or(perhaps_below > 0, |it| it.position < perhaps_below),
+            }
         })
     }
 }
@@ -100,6 +129,43 @@ impl TenantModel {
             Standing::Unknown => false,
         };
         self.appends.iter().filter(is_required).count()
+    }
+
+    pub(crate) fn is_held(&self, stream: &str) -> bool {
+        let mut holds = self.holds.values();
+        holds.any(|of| of.is_none_or(|of| of == stream))
+    }
+
+    /// A purge was tried: what was ordered by then may be gone, but for what is held.
+    pub(crate) fn purge_tried(&mut self, stream: Option<&'static str>, until: u64) {
+        let ordered = self.ordered.entry(stream).or_default();
+        *ordered = until.max(*ordered);
+        let bound = |of| self.ordered.get(&of).copied().unwrap_or(0);
+        let bounds: Vec<u64> = self
+            .appends
+            .iter()
+            .map(|it| {
+                if self.is_held(it.stream) {
+                    0
+                } else {
+                    bound(None).max(bound(Some(it.stream)))
+                }
+            })
+            .collect();
+        for (append, bound) in self.appends.iter_mut().zip(bounds) {
+            append.purged.perhaps_below = append.purged.perhaps_below.max(bound);
+        }
+    }
+
+    /// A purge was done.
+    pub(crate) fn purge_done(&mut self, stream: Option<&'static str>, until: u64) {
+        let holds = self.holds.clone();
+        let is_held = |of: &str| holds.values().any(|it| it.is_none_or(|it| it == of));
+        for append in &mut self.appends {
+            if stream.is_none_or(|it| it == append.stream) && !is_held(append.stream) {
+                append.purged.below = append.purged.below.max(until);
+            }
+        }
     }
 
     /// Everything that was acknowledged has been synced.

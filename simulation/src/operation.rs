@@ -3,6 +3,9 @@
 mod append;
 mod keep;
 mod read;
+mod retain;
+
+pub(crate) use append::STREAMS;
 
 use kimberlite::Tenant;
 
@@ -26,13 +29,17 @@ pub(crate) enum Operation {
     Flush,
     Settle,
     Checkpoint,
+    Hold,
+    Release,
+    Purge,
+    BackUp,
     Copy,
     JumpInTime,
     PlanFault,
 }
 
 /// How often each is done, beside the others.
-const WEIGHTS: [(Operation, u64); 16] = [
+const WEIGHTS: [(Operation, u64); 20] = [
     (Operation::OpenTenant, 6),
     (Operation::Append, 40),
     (Operation::AppendElsewhere, 5),
@@ -46,6 +53,10 @@ const WEIGHTS: [(Operation, u64); 16] = [
     (Operation::Flush, 4),
     (Operation::Settle, 4),
     (Operation::Checkpoint, 4),
+    (Operation::Hold, 1),
+    (Operation::Release, 1),
+    (Operation::Purge, 2),
+    (Operation::BackUp, 2),
     (Operation::Copy, 1),
     (Operation::JumpInTime, 1),
     (Operation::PlanFault, 3),
@@ -60,7 +71,12 @@ pub(crate) fn perform(world: &mut World, life: &mut Life) -> Checked {
 /// Does something with the tenants that are open, without a fault beside those that were planned.
 pub(crate) fn perform_calmly(world: &mut World, life: &mut Life) -> Checked {
     match draw(world) {
-        Operation::PlanFault | Operation::OpenTenant => Ok(()),
+        Operation::PlanFault
+        | Operation::OpenTenant
+        | Operation::Hold
+        | Operation::Release
+        | Operation::Purge
+        | Operation::BackUp => Ok(()),
         operation => perform_this(world, life, operation),
     }
 }
@@ -71,6 +87,7 @@ fn perform_this(world: &mut World, life: &mut Life, operation: Operation) -> Che
         Operation::OpenTenant => keep::open_tenant(world, life)?,
         Operation::PlanFault => keep::plan_fault(world),
         Operation::Copy => keep::copy(world),
+        Operation::BackUp => keep::back_up(world, life)?,
         Operation::JumpInTime => keep::jump_in_time(world),
         _ => return perform_on_one(world, life, operation),
     }
@@ -98,9 +115,14 @@ fn perform_on_one(world: &mut World, life: &Life, operation: Operation) -> Check
         Operation::Flush => keep::flush(world, on),
         Operation::Settle => keep::settle(world, on),
         Operation::Checkpoint => keep::checkpoint(world, on),
-        Operation::OpenTenant | Operation::PlanFault | Operation::Copy | Operation::JumpInTime => {
-            Ok(())
-        }
+        Operation::Hold => retain::hold(world, on),
+        Operation::Release => retain::release(world, on),
+        Operation::Purge => retain::purge(world, on),
+        Operation::OpenTenant
+        | Operation::PlanFault
+        | Operation::Copy
+        | Operation::BackUp
+        | Operation::JumpInTime => Ok(()),
     }
 }
 

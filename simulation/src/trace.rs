@@ -23,6 +23,12 @@ pub struct Counts {
     pub told: u64,
     /// Pairs of key and nonce.
     pub sealings: u64,
+    /// Events that were purged.
+    pub purged: u64,
+    /// Backups that were made.
+    pub backups: u64,
+    /// Backups that were restored.
+    pub restores: u64,
 }
 
 impl AddAssign for Counts {
@@ -36,6 +42,9 @@ impl AddAssign for Counts {
         self.spoiled += other.spoiled;
         self.told += other.told;
         self.sealings += other.sealings;
+        self.purged += other.purged;
+        self.backups += other.backups;
+        self.restores += other.restores;
     }
 }
 

@@ -12,6 +12,7 @@ use crate::model::TenantModel;
 use crate::trace::Trace;
 
 pub(crate) const DIRECTORY: &str = "/db";
+pub(crate) const BACKUP: &str = "/backup";
 pub(crate) const TENANTS: [&str; 3] = ["alpha", "beta", "gamma"];
 
 /// What a step came to; the error says which promise was broken.
@@ -31,6 +32,14 @@ pub enum Canary {
 pub(crate) struct DirectoryCopy {
     pub(crate) disk: SimulatedDisk,
     pub(crate) tenants: BTreeMap<&'static str, TenantModel>,
+    pub(crate) backups: Vec<Backup>,
+}
+
+/// What a backup that was made, or begun, must hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup {
+    pub(crate) is_done: bool,
+    pub(crate) tenants: BTreeMap<&'static str, TenantModel>,
 }
 
 #[derive(Debug)]
@@ -42,8 +51,13 @@ pub(crate) struct World {
     pub(crate) tenants: BTreeMap<&'static str, TenantModel>,
     pub(crate) trace: Trace,
     pub(crate) copy: Option<DirectoryCopy>,
+    /// The last backup that was made, and those that were begun since.
+    pub(crate) backups: Vec<Backup>,
     /// A fault was planned since the process began: its operations may fail.
     pub(crate) faulty: bool,
+    /// A sync of a directory has failed: power loss may take a directory that was made then, and what
+    /// was put into it since.
+    pub(crate) is_directory_doubtful: bool,
     /// Events are large, so that there are several segments.
     pub(crate) large: bool,
     write_mode: WriteMode,
@@ -85,7 +99,9 @@ impl World {
             tenants: BTreeMap::new(),
             trace: Trace::default(),
             copy: None,
+            backups: Vec::new(),
             faulty: false,
+            is_directory_doubtful: false,
             large,
             write_mode,
             numbered: 0,
@@ -99,6 +115,11 @@ impl World {
 
     /// Options of the next process on `disk`.
     pub(crate) fn builder(&mut self, disk: &SimulatedDisk) -> DatabaseBuilder {
+        self.builder_at(disk, DIRECTORY)
+    }
+
+    /// Options of a process with another directory.
+    pub(crate) fn builder_at(&mut self, disk: &SimulatedDisk, path: &str) -> DatabaseBuilder {
         let seed = match self.canary {
             Some(Canary::RepeatedEntropy) => 7,
             Some(Canary::Lie(..)) | None => self.rng.next_u64(),
@@ -111,7 +132,7 @@ impl World {
         ];
         let encryption = self.rng.choose(&encryptions).copied().unwrap_or_default();
         let tail = self.rng.choose(&[0, 4 << 10, 4 << 20]).copied();
-        Database::builder(DIRECTORY)
+        Database::builder(path)
             .disk(Arc::new(disk.clone()))
             .clock(Arc::clone(&self.clock) as Arc<dyn kimberlite::Clock>)
             .entropy(SeededEntropy::new(seed))
@@ -131,7 +152,9 @@ impl World {
             Ok(value) => Ok(Some(value)),
             Err(error) if self.explains(&error) => {
                 self.trace.counts.errors += 1;
-                self.note(format!("{what}: {}", told(&error)));
+                let told = told(&error);
+                self.is_directory_doubtful |= told.contains("sync directory");
+                self.note(format!("{what}: {told}"));
                 Ok(None)
             }
             Err(error) => Err(format!("{what} failed: {}", told(&error))),

@@ -11,6 +11,8 @@ const TABLE_ENTRY_BYTES: usize = 8;
 const SEGMENT_HEADER_BYTES: usize = 4096;
 const SEGMENT_MAGIC: &[u8] = b"KIMBSEG1";
 const KEY_SESSION: u8 = 3;
+/// Of the flags of a frame.
+const PURGED: u8 = 4;
 /// Where the commitment to the key stands in the payload of a key-session record.
 const KEY_COMMITMENT_AT: usize = 56;
 
@@ -101,6 +103,10 @@ impl Entries {
         let (kind, encrypted) = (frame[16], frame[17] & 1 != 0);
         let count = usize::from(u16::from_le_bytes([frame[18], frame[19]]));
         let (counter, base, session) = (u32_at(frame, 20), u64_at(frame, 24), u64_at(frame, 56));
+        if frame[17] & PURGED != 0 {
+            // Digests stand there, and seal nothing.
+            return;
+        }
         let payloads = &frame[FRAME_HEADER_BYTES + TABLE_ENTRY_BYTES * count..];
         let mut start = 0;
         for (index, nth) in (0..count).zip(0..) {

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::checkpoint::Checkpoint;
 use crate::database::Database;
-use crate::error::{Error, Problem};
+use crate::error::{Error, ErrorKind, Problem};
 use crate::tenant::Tenant;
 
 /// The manifest's file, which is written last.
@@ -234,16 +234,20 @@ impl Plan {
     }
 
     /// Whether the log once was, by a checkpoint of its own, what an earlier backup holds.
-    fn goes_on_from(&self, tenant: &BackedUpTenant) -> bool {
+    fn goes_on_from(&self, tenant: &BackedUpTenant) -> Result<bool, Error> {
         let now = self.entry();
         if now.log_id != tenant.log_id || now.size < tenant.size {
-            return false;
+            return Ok(false);
         }
         if now.size == tenant.size {
-            return now.chain == tenant.chain;
+            return Ok(now.chain == tenant.chain);
         }
-        let then = self.tenant.inner().checkpoints.read(tenant.size);
-        then.is_ok_and(|then| then.chain() == tenant.chain)
+        match self.tenant.inner().checkpoints.read(tenant.size) {
+            Ok(then) => Ok(then.chain() == tenant.chain),
+            // The disk says nothing of what the log once was.
+            Err(error) if error.kind() == ErrorKind::Io => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Whether all segments of an earlier backup are still there.
@@ -514,7 +518,10 @@ pub(crate) fn read_manifest(disk: &dyn Disk, backup: &Path) -> Result<Manifest, 
 fn check_same_logs(to: &Path, prior: &Manifest, plans: &[Plan]) -> Result<(), Error> {
     for tenant in &prior.tenants {
         let plan = plans.iter().find(|plan| *plan.name() == tenant.name);
-        let goes_on = plan.is_some_and(|plan| plan.goes_on_from(tenant) && plan.covers(prior));
+        let goes_on = match plan {
+            Some(plan) => plan.goes_on_from(tenant)? && plan.covers(prior),
+            None => false,
+        };
         if !goes_on {
             return Err(other_history(to, &tenant.name));
         }
@@ -539,7 +546,6 @@ fn other_history(path: &Path, name: &TenantName) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn a_manifest_that_nothing_could_read_never_replaces_one() {
@@ -581,5 +587,28 @@ mod tests {
         let refused = back_up().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
         assert_eq!(read_manifest(&disk, to).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_note_that_the_disk_does_not_give_is_no_other_history() {
+        let disk = kimberlite_testkit::SimulatedDisk::new(1);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let db = Database::builder("/db").disk(shared).background(false);
+        let db = db.open().unwrap();
+        let stream = db.tenant("t").unwrap().stream("s").unwrap();
+        let event = [crate::Event::new("t", "1")];
+        let to = Path::new("/backup");
+        let back_up = || db.backup(to, &BackupOptions::new(), &mut |_| {});
+        back_up().unwrap();
+        let mut refused = 0;
+        for read in 1..60 {
+            stream.append(crate::ExpectedVersion::Any, &event).unwrap();
+            disk.fail_read_at(disk.reads() + read);
+            if let Err(error) = back_up() {
+                assert_eq!(error.kind(), ErrorKind::Io, "read {read}: {error}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 5, "{refused}");
     }
 }

@@ -11,6 +11,7 @@ pub(super) fn restore(world: &mut World) {
     if let Some(copy) = world.copy.take() {
         world.disk = copy.disk;
         world.tenants = copy.tenants;
+        world.backups = copy.backups;
         world.note("restore the copy");
     }
 }

@@ -4,10 +4,10 @@
 use kimberlite::{Error, ErrorKind, Event, ExpectedVersion, Offset, Receipt};
 
 use super::On;
-use crate::model::{Append, Place, Standing};
+use crate::model::{Append, Place, Purged, Standing};
 use crate::world::{Checked, Life, World, told};
 
-pub(super) const STREAMS: [&str; 4] = ["s", "orders/7", "patient 42", "ledger"];
+pub(crate) const STREAMS: [&str; 4] = ["s", "orders/7", "patient 42", "ledger"];
 const TYPES: [&str; 3] = ["noted", "moved", "a type of event"];
 
 /// Appends some events to some stream.
@@ -62,6 +62,7 @@ pub(super) fn append(world: &mut World, life: &Life, on: On<'_>) -> Checked {
                 events,
                 place: Some(place),
                 standing,
+                purged: Purged::default(),
             });
             world.trace.counts.events += count;
         }
@@ -71,6 +72,7 @@ pub(super) fn append(world: &mut World, life: &Life, on: On<'_>) -> Checked {
             events,
             place: None,
             standing: Standing::Unknown,
+            purged: Purged::default(),
         }),
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! What keeps a database: opening, syncing, checkpoints, copies; and what disturbs it.
 
+use kimberlite::{BackupOptions, ErrorKind};
+
 use super::On;
-use crate::world::{Checked, DirectoryCopy, Life, TENANTS, World};
+use crate::world::{BACKUP, Backup, Checked, DirectoryCopy, Life, TENANTS, World};
 use crate::{check, fault};
 
 /// Opens another tenant, and makes it when there is none.
@@ -60,12 +62,53 @@ pub(super) fn checkpoint(world: &mut World, on: On<'_>) -> Checked {
     Ok(())
 }
 
+/// Backs up all tenants, once all of them are open.
+pub(super) fn back_up(world: &mut World, life: &mut Life) -> Checked {
+    let names: Vec<_> = world.tenants.keys().copied().collect();
+    for name in names {
+        if !life.open.contains(&name) && !check::opened(world, life, name)? {
+            return Ok(());
+        }
+    }
+    let options = BackupOptions::new().with_root_key(true);
+    let came = life.db.backup(BACKUP.as_ref(), &options, &mut |_| ());
+    if let Err(error) = &came
+        && error.kind() == ErrorKind::InvalidInput
+        && world.is_directory_doubtful
+    {
+        // The notes that the backup holds too are gone with their directory.
+        world.note("back up: another directory is asked for");
+        return Ok(());
+    }
+    let is_done = world.expect("back up", came)?.is_some();
+    if is_done {
+        // Each log was copied up to a checkpoint that was made for it.
+        for model in world.tenants.values_mut() {
+            model.mark();
+            model.checkpoint_size = model.checkpoint_size.max(model.end());
+        }
+        world.backups.clear();
+        world.trace.counts.backups += 1;
+    }
+    world.note(format!("back up: {is_done}"));
+    world.backups.push(Backup {
+        is_done,
+        tenants: world.tenants.clone(),
+    });
+    Ok(())
+}
+
 /// Copies the directory as it is now.
 pub(super) fn copy(world: &mut World) {
     let disk = world.disk.snapshot();
     disk.set_space_bytes(None);
     let tenants = world.tenants.clone();
-    world.copy = Some(DirectoryCopy { disk, tenants });
+    let backups = world.backups.clone();
+    world.copy = Some(DirectoryCopy {
+        disk,
+        tenants,
+        backups,
+    });
     world.note("copy the directory");
 }
 

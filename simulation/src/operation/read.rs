@@ -1,10 +1,10 @@
 //! Reading: what a writer shows, and a reader beside it.
 
-use kimberlite::{Position, Record, Stream};
+use kimberlite::{Position, Stream};
 
 use super::On;
 use super::append::STREAMS;
-use crate::check::{count_appends, is};
+use crate::check::{Found, count_appends, is};
 use crate::model::{Append, Expected, Standing};
 use crate::world::{Checked, World, told};
 
@@ -20,10 +20,10 @@ pub(super) fn stream(world: &mut World, on: On<'_>) -> Checked {
     let end = start + world.rng.below(len + 2);
     let backwards = world.rng.chance(1, 2);
     let records = stream.read(start..end);
-    let came: Result<Vec<Record>, _> = if backwards {
-        records.rev().collect()
+    let came: Result<Vec<Found>, _> = if backwards {
+        records.rev().map(Found::take).collect()
     } else {
-        records.collect()
+        records.map(Found::take).collect()
     };
     let Some(mut found) = world.expect("read a stream", came)? else {
         return Ok(());
@@ -66,7 +66,7 @@ fn seen_len(
     Ok((came == len).then_some(len))
 }
 
-fn same(found: &[Record], expected: &[Expected<'_>]) -> Checked {
+fn same(found: &[Found], expected: &[Expected<'_>]) -> Checked {
     if found.len() != expected.len() {
         return Err(format!("{} events, not {}", found.len(), expected.len()));
     }
@@ -83,25 +83,29 @@ fn same(found: &[Record], expected: &[Expected<'_>]) -> Checked {
 /// Reads an event by its position.
 pub(super) fn position(world: &mut World, on: On<'_>) -> Checked {
     let events = world.model(on.name).visible().flat_map(Append::expected);
-    let known = events.filter_map(|it| Some((it.place?, it.event.clone())));
+    let known = events.filter_map(|it| Some((it.place?, it.event.clone(), it)));
+    let known = known.map(|(place, event, it)| (place, event, it.is_purged, it.may_be_purged));
     let known = known.collect::<Vec<_>>();
-    let Some((place, event)) = world.rng.choose(&known) else {
+    let Some((place, event, is_purged, may_be_purged)) = world.rng.choose(&known).cloned() else {
         return Ok(());
     };
     let came = on.tenant.read_position(Position::new(place.position));
-    let Some(record) = world.expect("read a position", came)? else {
+    let came = came.transpose().map(Found::take).transpose();
+    let Some(found) = world.expect("read a position", came)? else {
         return Ok(());
     };
     world.note(format!("read {}/{}", on.name, place.position));
     let expected = Expected {
-        event,
-        place: Some(*place),
+        event: &event,
+        place: Some(place),
+        is_purged,
+        may_be_purged,
     };
-    if record.as_ref().is_some_and(|record| is(record, &expected)) {
+    if found.as_ref().is_some_and(|found| is(found, &expected)) {
         return Ok(());
     }
     Err(format!(
-        "position {} of {}: {record:?}",
+        "position {} of {}: {found:?}",
         place.position, on.name
     ))
 }
@@ -147,7 +151,8 @@ pub(super) fn observe(world: &mut World, on: On<'_>) -> Checked {
     let Some(tenant) = world.expect("observe a tenant", came)? else {
         return Ok(());
     };
-    let came = tenant.read_all(..).collect::<Result<Vec<_>, _>>();
+    let came = tenant.read_all(..).map(Found::take);
+    let came = came.collect::<Result<Vec<_>, _>>();
     let Some(found) = world.expect("observe events", came)? else {
         return Ok(());
     };

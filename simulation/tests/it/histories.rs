@@ -22,6 +22,9 @@ fn a_few_hundred_histories_break_no_promise_and_meet_every_fault() {
     assert!(counts.torn > SEEDS / 10, "{counts:?}");
     assert!(counts.told > SEEDS, "{counts:?}");
     assert!(counts.sealings > 20 * SEEDS, "{counts:?}");
+    assert!(counts.purged > SEEDS, "{counts:?}");
+    assert!(counts.backups > SEEDS / 4, "{counts:?}");
+    assert!(counts.restores > SEEDS / 10, "{counts:?}");
 }
 
 #[test]
