@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kimberlite_crypto::{Frontier, internal_hash};
-use kimberlite_disk::{Access, Disk, DiskError};
+use kimberlite_disk::{Access, Disk, DiskError, Entry};
 use kimberlite_types::{ChainHash, Position, RootHash};
 
 use crate::error::StorageError;
@@ -126,6 +126,17 @@ impl Witness {
     }
 }
 
+/// The sizes of the checkpoints that have a file of each kind, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointFiles {
+    /// Those with a note.
+    pub notes: Vec<Position>,
+    /// Those with a state.
+    pub states: Vec<Position>,
+    /// Those with a snapshot.
+    pub snapshots: Vec<Position>,
+}
+
 /// The checkpoint files of one tenant.
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
@@ -197,17 +208,56 @@ impl CheckpointStore {
 
     /// Returns the sizes in the names with this ending, in order.
     pub(crate) fn sizes_of(&self, ending: &str) -> Result<Vec<Position>, StorageError> {
-        let entries = match self.disk.list(&self.dir()) {
-            Ok(entries) => entries,
-            Err(DiskError::NotFound { .. }) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut sizes = entries
-            .iter()
-            .filter_map(|entry| crate::segment::base_of_name(&entry.name, ending))
-            .collect::<Vec<_>>();
-        sizes.sort_unstable();
-        Ok(sizes)
+        Ok(sizes_in(&self.entries()?, ending))
+    }
+
+    /// Lists the files.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Disk`] when the directory cannot be read.
+    pub fn files(&self) -> Result<CheckpointFiles, StorageError> {
+        let entries = self.entries()?;
+        Ok(CheckpointFiles {
+            notes: sizes_in(&entries, ".note"),
+            states: sizes_in(&entries, ".state"),
+            snapshots: sizes_in(&entries, ".snapshot"),
+        })
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, StorageError> {
+        match self.disk.list(&self.dir()) {
+            Err(DiskError::NotFound { .. }) => Ok(Vec::new()),
+            entries => Ok(entries?),
+        }
+    }
+
+    /// Removes the note and the state of the checkpoint of `size` records.
+    ///
+    /// The state goes first: a crash leaves the note alone, which is as good as both.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Disk`] when a file cannot be removed.
+    pub fn remove(&self, size: Position) -> Result<(), StorageError> {
+        self.remove_state(size)?;
+        self.remove_file(&self.path(size, "note"))
+    }
+
+    /// Removes the state of the checkpoint of `size` records.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckpointStore::remove`].
+    pub fn remove_state(&self, size: Position) -> Result<(), StorageError> {
+        self.remove_file(&self.path(size, "state"))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        match self.disk.remove(path) {
+            Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Reads the note of the checkpoint of `size` records.
@@ -235,6 +285,14 @@ impl CheckpointStore {
             .ok()?;
         HistoryState::decode(&bytes).filter(|state| state.size() == size)
     }
+}
+
+fn sizes_in(entries: &[Entry], ending: &str) -> Vec<Position> {
+    let names = entries.iter().map(|entry| entry.name.as_str());
+    let sizes = names.filter_map(|name| crate::segment::base_of_name(name, ending));
+    let mut sizes = sizes.collect::<Vec<_>>();
+    sizes.sort_unstable();
+    sizes
 }
 
 #[cfg(test)]

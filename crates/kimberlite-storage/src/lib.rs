@@ -59,7 +59,7 @@ pub use backup::{
     SegmentContent, SegmentPart, copy_file, file_matches, write_file,
 };
 pub use budget::Budget;
-pub use checkpoint::{CheckpointStore, HistoryState, Statement, Witness};
+pub use checkpoint::{CheckpointFiles, CheckpointStore, HistoryState, Statement, Witness};
 pub use cursor::FrameCursor;
 pub use damage::{Damage, DamageKind};
 pub use error::StorageError;

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use kimberlite_disk::{Access, Disk, DiskError};
 use kimberlite_storage::{
-    BackedUpFile, BackedUpTenant, FileContent, MANIFEST_BYTES_MAX, Manifest, SegmentPart,
-    file_matches, write_file,
+    BackedUpFile, BackedUpTenant, CheckpointStore, FileContent, MANIFEST_BYTES_MAX, Manifest,
+    SegmentPart, StorageError, file_matches, write_file,
 };
-use kimberlite_types::{Position, TenantName};
+use kimberlite_types::{ChainHash, Position, TenantName};
 use zeroize::Zeroizing;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Thinning};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Problem};
 use crate::tenant::Tenant;
@@ -242,11 +242,33 @@ impl Plan {
         if now.size == tenant.size {
             return Ok(now.chain == tenant.chain);
         }
-        match self.tenant.inner().checkpoints.read(tenant.size) {
-            Ok(then) => Ok(then.chain() == tenant.chain),
-            // The disk says nothing of what the log once was.
-            Err(error) if error.kind() == ErrorKind::Io => Err(error),
-            Err(_) => Ok(false),
+        let checkpoints = &self.tenant.inner().checkpoints;
+        if checkpoints.sizes()?.contains(&tenant.size) {
+            match checkpoints.read(tenant.size) {
+                Ok(then) => return Ok(then.chain() == tenant.chain),
+                // The disk says nothing of what the log once was.
+                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+                Err(_) => {}
+            }
+        }
+        // An old note may have been removed; the log still says what it signed.
+        Ok(self.computed_chain(tenant.size)? == Some(tenant.chain))
+    }
+
+    /// Computes the chain after the first `size` records from the segment that they end in; `None`
+    /// where that is damaged.
+    fn computed_chain(&self, size: Position) -> Result<Option<ChainHash>, Error> {
+        let inner = self.tenant.inner();
+        let disk = &inner.database.options.disk;
+        let dir = inner.database.tenant_dir(self.name());
+        let parts = SegmentPart::list(disk.as_ref(), &dir, size)?;
+        let Some(last) = parts.last() else {
+            return Ok(None);
+        };
+        match last.read(disk, &dir, inner.reader.log_id()) {
+            Ok(content) => Ok(Some(content.chain_after)),
+            Err(StorageError::Corrupt(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -337,7 +359,7 @@ impl Run<'_> {
         plan: &Plan,
         below: &str,
         part: &SegmentPart,
-        chain: &mut Option<kimberlite_types::ChainHash>,
+        chain: &mut Option<ChainHash>,
     ) -> Result<u64, Error> {
         let path = format!("{below}/{}", part.path());
         let tenant_dir = self.from.join(below);
@@ -457,7 +479,25 @@ impl Run<'_> {
                 disk.remove(&self.to.join(&old.path))?;
             }
         }
+        for plan in plans {
+            self.thin(plan, &manifest)?;
+        }
         Ok(manifest)
+    }
+
+    /// Removes notes that are superfluous by the rule of the database. Others that the manifest does
+    /// not name stay: those in the database may be lost or damaged.
+    fn thin(&self, plan: &Plan, manifest: &Manifest) -> Result<(), Error> {
+        let inner = plan.tenant.inner();
+        let below = format!("tenants/{}", plan.name());
+        let store = CheckpointStore::new(Arc::clone(&self.disk), &self.to.join(&below));
+        let thinning = Thinning {
+            newest: plan.checkpoint.position(),
+            density: inner.database.options.checkpoint_density,
+        };
+        let note = |size: Position| format!("{below}/checkpoints/{:020}.note", size.get());
+        let is_named = |size| manifest.file(&note(size)).is_some();
+        inner.checkpoints.thin_backup(&store, thinning, is_named)
     }
 }
 

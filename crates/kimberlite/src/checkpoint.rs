@@ -5,9 +5,13 @@
 //! is never in the log that it speaks of, and such records alone call for no new one. The commit
 //! lock is held for 1 and 2 only: nobody waits for the files of a checkpoint to append.
 
+mod thinning;
+
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use kimberlite_crypto::{CheckpointBody, SignedCheckpoint, Signer, VerifierKey};
+use kimberlite_disk::DiskError;
 use kimberlite_kernel::{Command, StateDigest};
 use kimberlite_storage::{CheckpointStore, HistoryState, Statement, StorageError, Witness};
 use kimberlite_types::{ChainHash, Position, RecordKind, RootHash, Timestamp};
@@ -16,6 +20,8 @@ use crate::engine::{Engine, Group};
 use crate::error::{Error, ErrorKind, Problem};
 use crate::snapshot::Wanted;
 use crate::tenant::{Tenant, TenantInner};
+
+pub(crate) use thinning::Thinning;
 
 /// A signed statement about history: that the log had this root and chain when it had this size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +117,8 @@ pub(crate) struct Checkpoints {
     earlier: Vec<(VerifierKey, u64)>,
     /// The newest one. Whoever makes one holds this.
     latest: Mutex<Option<Checkpoint>>,
+    /// Checkpoints that were made since old ones were removed last.
+    since_thinned: AtomicU64,
 }
 
 /// Whether a checkpoint should be made without being asked for.
@@ -144,6 +152,8 @@ impl Checkpoints {
             verifier,
             earlier,
             latest: Mutex::default(),
+            // The first one looks at what is there.
+            since_thinned: AtomicU64::new(thinning::THIN_EVERY),
         };
         checkpoints.refuse_unknown()?;
         let newest = checkpoints.newest()?;
@@ -192,7 +202,21 @@ impl Checkpoints {
 
     /// Reads the checkpoint of `size` records and checks its signature.
     pub(crate) fn read(&self, size: Position) -> Result<Checkpoint, Error> {
-        let checkpoint = self.check(self.store.note(size)?, size)?;
+        self.check_sized(self.store.note(size)?, size)
+    }
+
+    /// Reads it as [`read`](Self::read) does; `None` when it was removed since the files were listed.
+    pub(crate) fn read_if_there(&self, size: Position) -> Option<Result<Checkpoint, Error>> {
+        match self.store.note(size) {
+            Ok(note) => Some(self.check_sized(note, size)),
+            Err(StorageError::Disk(DiskError::NotFound { .. })) => None,
+            Err(error) => Some(Err(error.into())),
+        }
+    }
+
+    /// Checks a note of the checkpoint of `size` records.
+    fn check_sized(&self, note: String, size: Position) -> Result<Checkpoint, Error> {
+        let checkpoint = self.check(note, size)?;
         if checkpoint.size() != size.get() {
             return Err(StorageError::CheckpointFile { size: size.get() }.into());
         }
@@ -448,6 +472,7 @@ impl TenantInner {
                     digest: concluded.digest,
                 });
             }
+            self.thin_checkpoints(&checkpoint);
             return Ok(latest.insert(checkpoint).clone());
         }
         let latest = latest.as_ref();

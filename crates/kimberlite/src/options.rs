@@ -64,6 +64,9 @@ const CHECKPOINT_RECORDS_MAX: u64 = 100_000;
 /// Time after which a checkpoint of what is new is made, unless the caller says otherwise.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(1);
 
+/// How dense old checkpoints are kept, unless the caller says otherwise.
+const CHECKPOINT_DENSITY: u64 = 128;
+
 /// Bytes by which a log grows before a snapshot of it is made, unless the caller says otherwise.
 const SNAPSHOT_GROWTH_MIN: u64 = 4 << 20;
 
@@ -88,6 +91,7 @@ pub(crate) struct Options {
     pub(crate) opened_bytes_max: usize,
     pub(crate) checkpoint_records_max: u64,
     pub(crate) checkpoint_interval: Duration,
+    pub(crate) checkpoint_density: u64,
     /// Tells a process from one that was forked from it.
     pub(crate) process_id: fn() -> u32,
 }
@@ -133,6 +137,7 @@ impl DatabaseBuilder {
             snapshot_growth_min: SNAPSHOT_GROWTH_MIN,
             checkpoint_records_max: CHECKPOINT_RECORDS_MAX,
             checkpoint_interval: CHECKPOINT_INTERVAL,
+            checkpoint_density: CHECKPOINT_DENSITY,
             process_id: std::process::id,
         };
         Self { path, options }
@@ -272,6 +277,19 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn checkpoint_interval(mut self, interval: Duration) -> Self {
         self.options.checkpoint_interval = interval;
+        self
+    }
+
+    /// How dense old checkpoints are kept as files, 128 unless said otherwise. `d` records behind the
+    /// newest checkpoint one is kept of each `d / density` records, rounded down to a power of two; so
+    /// of checkpoints at equal distances the newest `density` and more are all kept, and as many again
+    /// of each doubling behind them. `u64::MAX` keeps all, 0 counts as 1.
+    ///
+    /// Old ones are removed behind each 16th that is made, and behind the first after an opening. The
+    /// note of a checkpoint also stands in the log, as a record, and stays there.
+    #[must_use]
+    pub fn checkpoint_density(mut self, density: u64) -> Self {
+        self.options.checkpoint_density = density;
         self
     }
 

@@ -138,10 +138,14 @@ pub(crate) type ReadCheckpoint = (Position, Result<Checkpoint, Error>);
 impl TenantInner {
     /// Reads all checkpoints, by size, and the one that other tools see where it is none of them.
     pub(crate) fn all_checkpoints(&self) -> Result<Vec<ReadCheckpoint>, Error> {
-        let sizes = self.checkpoints.sizes()?.into_iter();
-        let mut all = sizes
-            .map(|size| (size, self.checkpoints.read(size)))
-            .collect::<Vec<_>>();
+        Ok(self.read_checkpoints(&self.checkpoints.sizes()?))
+    }
+
+    /// Reads those of the checkpoints with these sizes that were not removed meanwhile, and the one
+    /// that other tools see.
+    fn read_checkpoints(&self, sizes: &[Position]) -> Vec<ReadCheckpoint> {
+        let read = |&size: &Position| Some((size, self.checkpoints.read_if_there(size)?));
+        let mut all = sizes.iter().filter_map(read).collect::<Vec<_>>();
         if let Some(shown) = self.checkpoints.shown() {
             let size = shown.as_ref().map_or(Position::ZERO, Checkpoint::position);
             let same = |(_, other): &ReadCheckpoint| matches!((other, &shown), (Ok(other), Ok(shown)) if other == shown);
@@ -155,7 +159,7 @@ impl TenantInner {
             let seen = self.reader.end().max(self.witnessed);
             all.retain(|(size, _)| *size <= seen);
         }
-        Ok(all)
+        all
     }
 }
 
@@ -187,4 +191,29 @@ fn dedup(findings: &mut Vec<Finding>) {
         place(a).cmp(&place(b)).then_with(|| a.what.cmp(&b.what))
     });
     findings.dedup();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kimberlite_testkit::SimulatedDisk;
+
+    use super::*;
+    use crate::{Database, Event, ExpectedVersion};
+
+    #[test]
+    fn a_checkpoint_that_was_removed_since_the_files_were_listed_is_no_finding() {
+        let disk = Arc::new(SimulatedDisk::new(1));
+        let db = Database::builder("/db").disk(disk).background(false);
+        let tenant = db.open().unwrap().tenant("t").unwrap();
+        let stream = tenant.stream("s").unwrap();
+        stream
+            .append(ExpectedVersion::Any, &[Event::new("noted", "x")])
+            .unwrap();
+        let size = tenant.checkpoint().unwrap().position();
+        let listed = [Position::new(1), size];
+        let read = tenant.inner().read_checkpoints(&listed);
+        assert!(matches!(&read[..], [(at, Ok(_))] if *at == size));
+    }
 }

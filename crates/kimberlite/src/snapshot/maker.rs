@@ -82,6 +82,11 @@ impl SnapshotMaker {
         self.is_outdated.store(true, Ordering::Release);
     }
 
+    /// Whether a snapshot is being made, of a checkpoint that need not be the newest any more.
+    pub(crate) fn is_making(&self) -> bool {
+        matches!(self.kept.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
     /// Makes a snapshot of the newest checkpoint in the background, if the log has grown enough.
     pub(crate) fn make(self: &Arc<Self>, background: &Background) {
         let kept = match self.kept.try_lock() {

@@ -312,6 +312,40 @@ fn one_snapshot_is_kept_and_none_is_made_before_the_log_has_grown() {
     assert_eq!(snapshot_of(&disk), before);
 }
 
+/// Checkpoints of an event each, of which a thinning keeps few.
+fn checkpoints(tenant: &Tenant, count: usize) {
+    for _ in 0..count {
+        append(tenant, "s", 1, 10);
+        tenant.checkpoint().unwrap();
+    }
+}
+
+#[test]
+fn the_note_of_a_snapshot_stays_also_while_the_snapshot_is_made() {
+    let disk = SimulatedDisk::new(1);
+    let db = builder(&disk, 1).checkpoint_density(1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    checkpoints(&tenant, 20);
+    let (maker, left) = (tenant.clone(), AtomicU64::new(1));
+    disk.set_sync_observer(Arc::new(move |path| {
+        let is_snapshot = path.to_string_lossy().contains(".snapshot");
+        if is_snapshot && left.swap(0, Ordering::Relaxed) > 0 {
+            checkpoints(&maker, 40);
+        }
+    }));
+    append(&tenant, "s", 1, 10);
+    let size = tenant.checkpoint().unwrap().size();
+    disk.set_sync_observer(Arc::new(|_| {}));
+    drop((db, tenant));
+    for _ in 0..2 {
+        let options = builder(&disk, disk.ops()).checkpoint_density(1);
+        let db = options.snapshot_growth_min(1 << 40).open().unwrap();
+        let tenant = db.existing_tenant("t").unwrap();
+        assert_eq!(begun_at(&tenant), size);
+        checkpoints(&tenant, 40);
+    }
+}
+
 #[test]
 fn a_purge_makes_the_next_checkpoint_have_a_snapshot_of_the_new_files() {
     let disk = SimulatedDisk::new(1);

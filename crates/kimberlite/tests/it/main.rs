@@ -23,4 +23,5 @@ mod repair;
 mod restore;
 mod retention;
 mod support;
+mod thinning;
 mod wakers;
