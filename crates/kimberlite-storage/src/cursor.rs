@@ -258,9 +258,14 @@ fn file_frame(
     let last = last.filter(|frame| {
         frame.segment() == segment.base() && frame.header().end_position() == position
     });
-    let floor = last.map_or(floor, |frame| {
-        Floor::at(frame.at() + frame.header().stored_bytes())
-    });
+    if let Some(frame) = last {
+        let behind = Floor::at(frame.at() + frame.header().stored_bytes());
+        match walk_file(segment, behind, end, position) {
+            // The last one may have stood in the file that a purge has replaced since.
+            Err(StorageError::Corrupt(_)) => {}
+            found => return found,
+        }
+    }
     walk_file(segment, floor, end, position)
 }
 

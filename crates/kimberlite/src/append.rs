@@ -273,7 +273,8 @@ impl TenantInner {
         .into()
     }
 
-    fn notice(self: &Arc<Self>) {
+    /// Has the log looked at once it has fallen quiet.
+    pub(crate) fn notice(self: &Arc<Self>) {
         if let Some(quiet) = &self.database.quiet {
             quiet.notice(self);
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use kimberlite_crypto::EnvelopeParts;
 use kimberlite_kernel::{Rejection, Retention, RetentionAct, Scope, Slot, State};
@@ -73,8 +73,9 @@ impl PurgeOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeReport {
-    /// The position before which events are purged: where an append began that reaches past the one
-    /// asked for, that append is left as a whole.
+    /// The position before which events are purged: a frame that reaches past the one asked for is left as
+    /// a whole. An append is one frame, or several where it has more than 1,024 events or 4 MiB; under
+    /// [`SyncPolicy::EveryRecord`](crate::SyncPolicy::EveryRecord) each event is one.
     pub until: Position,
     /// Where the record of the purge stands; none when as much was ordered before, so that only what
     /// was left of that was done, and none in a dry run.
@@ -144,8 +145,8 @@ impl Tenant {
     /// Removes the payloads of events, and frees their space. Their hashes stay, so that everything
     /// verifies as before; reading one says [`ErrorKind::Purged`](crate::ErrorKind::Purged).
     ///
-    /// `progress` is told after each segment. A purge that was cut short is completed by the next one,
-    /// also by one that asks for no more.
+    /// `progress` is told after each segment; it must neither close the database nor hold or purge. A
+    /// purge that was cut short is completed by the next one, also by one that asks for no more.
     ///
     /// # Errors
     ///
@@ -219,6 +220,18 @@ impl Ordered {
     }
 }
 
+/// Lets go, when it is dropped, of what was known of segments before a purge.
+struct Forgetting<'a>(&'a TenantInner);
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        self.0.forget_opened();
+        if let Some(snapshots) = &self.0.snapshots {
+            snapshots.outdate();
+        }
+    }
+}
+
 impl TenantInner {
     /// Keeps a purge and a hold from each other.
     fn purging(&self) -> MutexGuard<'_, ()> {
@@ -230,7 +243,7 @@ impl TenantInner {
         Ok(Scope::Stream(stream))
     }
 
-    fn hold(&self, scope: Scope, reason: &str) -> Result<HoldId, Error> {
+    fn hold(self: &Arc<Self>, scope: Scope, reason: &str) -> Result<HoldId, Error> {
         let _alone = self.purging();
         let slot = self.decide_act(RetentionAct::Hold { scope }, Some(reason))?;
         Ok(HoldId::new(slot.position))
@@ -260,11 +273,12 @@ impl TenantInner {
     }
 
     /// Decides an act, and answers once that and all that it was decided on is durable.
-    fn decide_act(&self, act: RetentionAct, text: Option<&str>) -> Result<Slot, Error> {
+    fn decide_act(self: &Arc<Self>, act: RetentionAct, text: Option<&str>) -> Result<Slot, Error> {
         let mut locked = self.writing()?;
         let decided = self.record_act(locked.engine()?, act, text)?;
         drop(locked);
         self.show()?;
+        self.notice();
         Ok(decided?)
     }
 
@@ -331,7 +345,7 @@ impl TenantInner {
     }
 
     fn purge(
-        &self,
+        self: &Arc<Self>,
         options: &PurgeOptions,
         progress: &mut dyn FnMut(&PurgeOutcome),
     ) -> Result<PurgeReport, Error> {
@@ -384,12 +398,11 @@ impl TenantInner {
         }
         drop(locked);
         self.show()?;
+        self.notice();
+        // Also where it is cut short, by a caller's panic too: some of it is gone then.
+        let forgetting = Forgetting(self);
         let outcome = purger.purge(ordered.until(), &choice, progress);
-        // Also where it was cut short: some of it is gone then.
-        self.forget_opened();
-        if let Some(snapshots) = &self.snapshots {
-            snapshots.outdate();
-        }
+        drop(forgetting);
         Ok(PurgeReport {
             until,
             record,
@@ -402,7 +415,10 @@ impl TenantInner {
     fn kept_payloads(&self) -> Result<Vec<PathBuf>, Error> {
         let dir = self.database.tenant_dir(&self.name);
         let mut kept = kept_aside(self.database.options.disk.as_ref(), &dir)?;
-        kept.retain(|path| !path.to_string_lossy().contains(".seal"));
+        kept.retain(|path| {
+            let name = path.file_name().unwrap_or_default();
+            !name.to_string_lossy().contains(".seal")
+        });
         Ok(kept)
     }
 
@@ -413,7 +429,7 @@ impl TenantInner {
         self.database.opened.forget(self.holder);
     }
 
-    /// Returns where the frame begins that holds `until`: an append is purged as a whole or not at all.
+    /// Returns where the frame begins that holds `until`: a frame is purged as a whole or not at all.
     fn frame_border(&self, until: Position) -> Result<Position, Error> {
         let frame = self.reader.frame(until)?;
         Ok(frame.map_or(until, |frame| frame.header().base_position))
@@ -422,7 +438,6 @@ impl TenantInner {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -430,6 +445,37 @@ mod tests {
 
     use super::*;
     use crate::{Database, Event, ExpectedVersion};
+
+    #[test]
+    fn a_panic_in_the_middle_of_a_purge_keeps_nothing_that_was_opened() {
+        let disk = SimulatedDisk::new(2);
+        let db = Database::builder("/db")
+            .disk(Arc::new(disk))
+            .background(false);
+        let db = db.opened_bytes_max(100_000).open().unwrap();
+        let tenant = db.tenant("clinic.seal").unwrap();
+        let stream = tenant.stream("s").unwrap();
+        let receipt = stream.append(ExpectedVersion::Any, &[Event::new("t", "1")]);
+        let position = receipt.unwrap().first_position();
+        tenant.read_position(position).unwrap().unwrap();
+        let options = PurgeOptions::new(tenant.durable_position());
+        let purge = || tenant.purge(&options, &mut |_| panic!("in the middle"));
+        let came = std::panic::catch_unwind(std::panic::AssertUnwindSafe(purge));
+        assert!(came.is_err());
+        let read = tenant.read_position(position).unwrap_err();
+        assert_eq!(read.kind(), crate::ErrorKind::Purged);
+        // What was cut off earlier is named whatever the tenant is called.
+        let disk = db.shared().options.disk.as_ref();
+        let kept = db.shared().tenant_dir(tenant.name()).join("log/discarded");
+        disk.create_dir_all(&kept).unwrap();
+        for name in ["1.tail", "2.seal.lost"] {
+            let access = kimberlite_disk::Access::Private;
+            disk.write_new_atomic(&kept.join(name), b"x", access)
+                .unwrap();
+        }
+        let report = tenant.purge(&options.clone().dry_run(true), &mut |_| ());
+        assert_eq!(report.unwrap().kept_aside, [kept.join("1.tail")]);
+    }
 
     #[test]
     fn a_hold_waits_for_a_purge_that_runs_and_a_purge_keeps_it_waiting() {

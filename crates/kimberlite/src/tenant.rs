@@ -330,18 +330,26 @@ impl TenantInner {
 
     /// Takes the commit lock.
     pub(crate) fn writing(&self) -> Result<Locked<'_>, Error> {
-        let engine = self.check_writable()?;
-        Ok(engine.lock())
+        let locked = self.check_writable()?.lock();
+        // Who waited for the lock may have been overtaken by what stops the writer.
+        self.check_state()?;
+        Ok(locked)
     }
 
     /// Checks, without a lock, that this process may write.
     pub(crate) fn check_writable(&self) -> Result<&CommitLock, Error> {
         let engine = self.engine.as_ref().ok_or(Problem::ReadOnly)?;
         self.check_owner()?;
-        if let Some(position) = self.snapshots.as_ref().and_then(|it| it.differs()) {
-            return Err(Problem::StateDiffers { position }.into());
-        }
+        self.check_state()?;
         Ok(engine)
+    }
+
+    /// Checks that the writer's state was not found to differ from what the log says.
+    fn check_state(&self) -> Result<(), Error> {
+        match self.snapshots.as_ref().and_then(|it| it.differs()) {
+            Some(position) => Err(Problem::StateDiffers { position }.into()),
+            None => Ok(()),
+        }
     }
 
     /// Checks that this process was not forked from the one that opened the database. It has a copy

@@ -474,3 +474,32 @@ fn the_seal_of_the_old_file_is_passed_over() {
     });
     assert_eq!([0, 6].map(|base| disk.contents(seal(base))), new);
 }
+
+#[test]
+fn a_cursor_that_is_on_its_way_goes_on_through_a_segment_that_is_purged_meanwhile() {
+    for (read_mode, tail_bytes_max) in [
+        (ReadMode::Copied, 0),
+        (ReadMode::Copied, 4 << 20),
+        (ReadMode::Mapped, 0),
+    ] {
+        for until in 0..13 {
+            let rig = log(3);
+            let disk = rig.disk.clone();
+            let model = rig.model.clone();
+            drop(rig);
+            let mut options = rig::options(77);
+            (options.read_mode, options.tail_bytes_max) = (read_mode, tail_bytes_max);
+            let rig = Rig::open_with(&disk, options).unwrap();
+            let mut cursor = FrameCursor::new(rig.writer.reader());
+            for (position, payload) in (0..).zip(&model) {
+                let (_, content) = cursor.content(Position::new(position)).unwrap().unwrap();
+                if let Some(found) = content.payload() {
+                    assert_eq!(found, payload, "{position}");
+                }
+                if position == until {
+                    purge(&rig, 11).unwrap();
+                }
+            }
+        }
+    }
+}

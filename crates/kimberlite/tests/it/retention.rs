@@ -177,7 +177,7 @@ fn a_rule_is_met_by_the_log_and_not_by_the_clock_of_the_purge() {
 }
 
 #[test]
-fn an_append_is_purged_as_a_whole_or_not_at_all() {
+fn a_frame_is_purged_as_a_whole_or_not_at_all() {
     let disk = SimulatedDisk::new(4);
     let db = builder(&disk, 1).open().unwrap();
     let tenant = db.tenant("t").unwrap();
