@@ -49,7 +49,7 @@ pub(crate) fn rolls() {
     for nth in 0..appends {
         let started = Instant::now();
         stream.append(ExpectedVersion::Any, &events).unwrap();
-        let spent = started.elapsed().as_nanos() as u64;
+        let spent = nanoseconds(started);
         let now = segments(&log);
         let histogram = if now > known {
             &mut rolling
@@ -62,7 +62,7 @@ pub(crate) fn rolls() {
         let at = nth % 256 * bytes.len() as u64;
         floor.write_all_at(&bytes, at).unwrap();
         floor.sync_data().unwrap();
-        bare.saturating_record(started.elapsed().as_nanos() as u64);
+        bare.saturating_record(nanoseconds(started));
     }
     for (name, histogram) in [
         ("appends that begin a segment", &rolling),
@@ -75,4 +75,8 @@ pub(crate) fn rolls() {
             quantiles(histogram)
         );
     }
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
