@@ -111,6 +111,32 @@ fn lines_that_came_to_a_file_since_are_imported_alone() {
 }
 
 #[test]
+fn an_import_stops_at_a_purged_event_before_it_has_found_its_own_newest() {
+    let shell = Shell::new();
+    shell.write("events.jsonl", &lines(10));
+    shell.lines(&import("events.jsonl", &[]));
+    shell.append("later", "0");
+    let until = shell.json(&["read", "-t", "t"])[9]["position"].to_string();
+    shell.lines(&["purge", "-t", "t", "--until", &until, "--yes"]);
+    // Its newest event is the first that was not purged.
+    shell.write("events.jsonl", &lines(12));
+    let said = shell.json(&import("events.jsonl", &[]));
+    assert_eq!(said[0]["imported"], 2);
+    let refused = |arguments: &[&str]| {
+        let refused = shell.run(arguments);
+        assert_eq!(refused.code, 1, "{}", refused.stderr);
+        assert!(refused.stderr.contains("purged"), "{}", refused.stderr);
+    };
+    // One of which nothing is there yet cannot tell that.
+    refused(&import("events.jsonl", &["--source", "other"]));
+    shell.append("later", "1");
+    let until = shell.json(&["read", "-t", "t"])[4]["position"].to_string();
+    shell.lines(&["purge", "-t", "t", "--until", &until, "--yes"]);
+    refused(&import("events.jsonl", &[]));
+    assert_eq!(shell.json(&["read", "-t", "t"]).len(), 1);
+}
+
+#[test]
 fn another_input_of_the_same_name_is_refused_until_it_has_its_own() {
     let shell = Shell::new();
     shell.write("events.jsonl", &lines(10));

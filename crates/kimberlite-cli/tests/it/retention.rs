@@ -1,5 +1,7 @@
 //! Holds, rules and purges on the command line.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use crate::shell::Shell;
 
 #[test]
@@ -9,6 +11,8 @@ fn a_purge_is_told_before_it_is_done_and_reading_goes_on_behind_it() {
         shell.append("s", &n.to_string());
     }
     let until = shell.json(&["read", "-t", "t"])[2]["position"].to_string();
+    let printed = &shell.lines(&["read", "-t", "t"])[2];
+    assert!(printed.starts_with(&until), "{printed}");
     let args = ["purge", "-t", "t", "--until", &until];
     let told = &shell.json(&args)[0];
     assert_eq!((&told["done"], &told["events"]), (&false.into(), &2.into()));
@@ -29,6 +33,33 @@ fn a_purge_is_told_before_it_is_done_and_reading_goes_on_behind_it() {
         read.stderr
     );
     assert_eq!(shell.json(&["verify", "-t", "t"])[0]["sound"], true);
+}
+
+/// Bytes of the disk that the segments take.
+fn taken_bytes(shell: &Shell) -> u64 {
+    let entries = std::fs::read_dir(shell.db().join("tenants/t/log")).unwrap();
+    let files = entries.map(|entry| entry.unwrap().path());
+    let segments = files.filter(|path| path.extension().is_some_and(|it| it == "seg"));
+    let blocks = segments.map(|path| std::fs::metadata(path).unwrap().blocks());
+    blocks.sum::<u64>() * 512
+}
+
+#[test]
+fn the_disk_gets_back_what_a_purge_says_that_it_frees() {
+    let shell = Shell::new();
+    for _ in 0..15 {
+        shell.append("s", &"x".repeat(100_000));
+    }
+    let until = shell.json(&["read", "-t", "t"])[10]["position"].to_string();
+    let before = taken_bytes(&shell);
+    let done = &shell.json(&["purge", "-t", "t", "--until", &until, "--yes"])[0];
+    // They stand in two segments that are closed, so that none is begun.
+    assert_eq!(done["events"], 10);
+    let told = done["bytes_freed"].as_u64().unwrap();
+    assert!(told > 900_000, "{told}");
+    let freed = before - taken_bytes(&shell);
+    // File systems have their own ways to count, within some blocks.
+    assert!(freed.abs_diff(told) < 50_000, "{freed} of {told}");
 }
 
 #[test]
@@ -94,6 +125,17 @@ fn a_rule_stops_a_purge_until_it_is_taken_away() {
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("2592000 s"), "{}", refused.stderr);
     shell.lines(&["retain", "-t", "t", "--none"]);
+    assert_eq!(shell.run(&purge).code, 0);
+    let of_stream = ["retain", "-t", "t", "-s", "s"];
+    shell.lines(&[of_stream.as_slice(), &["--records", "100"]].concat());
+    let refused = shell.run(&purge);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("100 later records"),
+        "{}",
+        refused.stderr
+    );
+    shell.lines(&[of_stream.as_slice(), &["--none"]].concat());
     assert_eq!(shell.run(&purge).code, 0);
     assert_eq!(shell.run(&["retain", "-t", "t"]).code, 2);
 }

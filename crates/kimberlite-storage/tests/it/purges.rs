@@ -343,6 +343,25 @@ fn a_full_disk_refuses_a_purge_and_leaves_no_file_behind() {
 }
 
 #[test]
+fn a_purge_needs_no_more_space_than_a_segment_has_afterwards() {
+    let rig = log(7);
+    let used = rig.disk.used_bytes();
+    // Each of the two fits into three pages, the header page one of them, and its seal into one.
+    let bytes = |base| {
+        let purged = rig.disk.twin();
+        let rig = Rig::open(&purged, 8).unwrap();
+        purge(&rig, 11).unwrap();
+        u64::try_from(purged.contents(segment(base)).len()).unwrap()
+    };
+    let most = bytes(0).max(bytes(6));
+    assert!(most < 20_000, "{most}");
+    rig.disk.set_space_bytes(Some(used + most - 1));
+    purge(&rig, 11).unwrap_err();
+    rig.disk.set_space_bytes(Some(used + most));
+    assert_eq!(purge(&rig, 11).unwrap().segments_rewritten, 2);
+}
+
+#[test]
 fn a_damaged_payload_is_told_and_not_purged() {
     let rig = log(8);
     let place = layout(&rig.disk)[2];

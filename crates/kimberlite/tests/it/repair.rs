@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use kimberlite::{
-    DatabaseBuilder, Error, ErrorKind, ExpectedVersion, Position, RecordKind, RepairOptions,
-    RepairReport, Tenant,
+    DatabaseBuilder, Error, ErrorKind, ExpectedVersion, Position, PurgeOptions, RecordKind,
+    RepairOptions, RepairReport, Tenant,
 };
 use kimberlite_disk::{Access, Disk};
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
@@ -385,4 +385,48 @@ fn what_a_segment_has_beyond_its_length_is_cut_and_kept() {
         assert_eq!(copies.len(), 1);
         assert_eq!(disk.contents(&copies[0]), surplus);
     }
+}
+
+#[test]
+fn a_log_that_was_purged_is_diagnosed_and_repaired_like_any_other() {
+    let disk = written();
+    let until = Position::new(position_of(&disk, 3).0);
+    {
+        let db = builder(&disk, 2).open().unwrap();
+        let tenant = db.existing_tenant("t").unwrap();
+        let options = PurgeOptions::new(until);
+        let outcome = tenant.purge(&options, &mut |_| ()).unwrap().outcome;
+        assert_eq!((outcome.events, outcome.segments_rewritten), (3, 1));
+        drop(tenant);
+        db.close().unwrap();
+    }
+    assert_eq!(builder(&disk, 3).diagnose().unwrap().worst(), None);
+    assert!(repair(&disk, true, 4).unwrap().problems.is_empty());
+    // The digest of the third event, which stands in a segment without space behind its frames.
+    let (position, segment, byte) = {
+        let db = builder(&disk, 5).read_only(true).open().unwrap();
+        let tenant = db.existing_tenant("t").unwrap();
+        let position = Position::new(until.get() - 1);
+        let (byte, header) = tenant.frame(position).unwrap().unwrap();
+        assert!(header.purged);
+        let inspection = tenant.inspect().unwrap();
+        let segments = inspection.segments.iter();
+        let of = segments.rev().find(|segment| segment.base <= position);
+        (position, of.unwrap().name.clone(), byte)
+    };
+    let path = Path::new("/db/tenants/t/log").join(segment);
+    disk.flip(&path, byte + 112 + 8 + 3, 1);
+    let told = repair(&disk, false, 6).unwrap();
+    assert_eq!(told.end, position);
+    assert!(!told.problems.is_empty());
+    assert!(repair(&disk, true, 7).unwrap().done);
+    let db = builder(&disk, 8).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    let stream = tenant.stream("s").unwrap();
+    let event = event(&"y".repeat(300_000));
+    stream.append(ExpectedVersion::Any, &[event]).unwrap();
+    let purged = tenant.read_all(..).filter(Result::is_err).count();
+    assert_eq!(purged, 2, "those before the one that was damaged");
+    assert_eq!(tenant.read_all(..).flatten().count(), 1);
+    assert!(tenant.verify().unwrap().is_sound());
 }

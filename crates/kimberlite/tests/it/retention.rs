@@ -463,3 +463,46 @@ fn a_backup_after_a_purge_that_is_cut_short_is_restored_as_a_whole_or_refused() 
     }
     assert!(old > 0 && new > 0 && refused > 0, "{old}, {new}, {refused}");
 }
+
+#[test]
+fn a_restore_of_an_older_backup_brings_payloads_back_and_they_are_purged_again() {
+    let (disk, db) = backed_up_and_purged();
+    drop(db);
+    let to = |seed| open_at(&disk, "/restored", seed);
+    let options = RestoreOptions::new();
+    to(2)
+        .restore(Path::new("/backup"), &options, &mut |_| {})
+        .unwrap();
+    let db = to(3).open().unwrap();
+    let tenant = db.existing_tenant("t").unwrap();
+    assert_eq!(read(&tenant), some(&[Some("1"), Some("2")]));
+    purge(&tenant, end(&tenant)).unwrap();
+    assert_eq!(read(&tenant), some(&[None, None]));
+    assert_eq!(tenant.verify().unwrap().findings, []);
+}
+
+#[test]
+fn others_append_and_read_while_segments_are_written_anew() {
+    let disk = SimulatedDisk::new(10);
+    let db = builder(&disk, 1).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let large = "x".repeat(200 << 10);
+    for n in 0..4 {
+        append(&tenant, "a", &format!("{n}{large}"));
+    }
+    let until = end(&tenant);
+    let mut appended = 0;
+    let mut meanwhile = |_: &_| {
+        let position = append(&tenant, "b", "meanwhile");
+        let record = tenant.read_position(position).unwrap().unwrap();
+        assert_eq!(record.data().as_ref(), b"meanwhile");
+        appended += 1;
+    };
+    let report = tenant.purge(&PurgeOptions::new(until), &mut meanwhile);
+    assert_eq!(report.unwrap().outcome.events, 4);
+    assert!(appended > 1, "{appended} segments");
+    let events = read(&tenant);
+    assert!(events[..4].iter().all(Option::is_none));
+    assert_eq!(events.iter().flatten().count(), appended);
+    assert_eq!(tenant.verify().unwrap().findings, []);
+}
