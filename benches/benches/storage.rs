@@ -14,6 +14,8 @@ mod backends;
 mod latencies;
 #[path = "storage/log.rs"]
 mod log;
+#[path = "storage/purges.rs"]
+mod purges;
 #[path = "storage/reads.rs"]
 mod reads;
 #[path = "storage/rolls.rs"]
@@ -155,6 +157,7 @@ fn main() {
     reads::scan();
     log::append();
     log::read();
+    purges::compare();
     benches();
     Criterion::default().configure_from_args().final_summary();
 }
