@@ -1,5 +1,7 @@
 //! `kimberlite doctor`, `kimberlite repair` and `kimberlite scrub`.
 
+use std::path::Path;
+
 use kimberlite::Database;
 
 use crate::shell::{Shell, flip};
@@ -67,6 +69,52 @@ fn a_repair_says_what_would_be_lost_and_loses_it_when_that_is_accepted() {
     assert_eq!(shell.lines(&["read", "-t", "t"]).len(), 1);
     assert_eq!(shell.json(&["verify", "-t", "t"])[0]["sound"], true);
     shell.append("s", "2");
+}
+
+/// Copies the files of a folder, and of the folders in it.
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_was_begun_is_to_be_gone_on_with_also_where_nothing_else_is_wrong() {
+    let shell = Shell::new();
+    shell.append("s", "0");
+    let (tenant, older) = (shell.path("db/tenants/t"), shell.path("older"));
+    copy_all(&tenant, &older);
+    shell.append("s", "1");
+    // The log goes back to where it was, and its checkpoints do not.
+    std::fs::remove_dir_all(tenant.join("log")).unwrap();
+    copy_all(&older.join("log"), &tenant.join("log"));
+    assert_eq!(shell.run(&["repair", "-t", "t"]).code, 2);
+    shell.lines(&["repair", "-t", "t", "--accept-loss"]);
+    // As it stood before the repair wrote its record: with the incarnation, and without the notes.
+    let incarnation = std::fs::read(tenant.join("incarnation")).unwrap();
+    std::fs::remove_dir_all(&tenant).unwrap();
+    copy_all(&older, &tenant);
+    std::fs::write(tenant.join("incarnation"), incarnation).unwrap();
+    let plan = shell.run(&["repair", "-t", "t"]);
+    assert_eq!(plan.code, 2, "{}", plan.stdout);
+    for part in [
+        "a repair of this log was begun and is not finished",
+        "--accept-loss",
+    ] {
+        assert!(plan.stdout.contains(part), "{}", plan.stdout);
+    }
+    let done = &shell.json(&["repair", "-t", "t", "--accept-loss"])[0];
+    assert_eq!(done["done"], true, "{done}");
+    assert_eq!(shell.run(&["repair", "-t", "t"]).code, 0);
+    shell.append("s", "2");
+    assert_eq!(shell.lines(&["read", "-t", "t"]).len(), 2);
 }
 
 #[test]
