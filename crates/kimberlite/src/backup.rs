@@ -388,7 +388,7 @@ impl Run<'_> {
         *chain = Some(content.chain_after);
         if let Some(prior) = prior
             && content.prefix_digest(prior.used) != Some(prior.digest)
-            && !self.was_purged(plan, below, part)
+            && !self.was_purged(plan, below, part)?
         {
             return Err(self.other_history(plan.name()));
         }
@@ -403,20 +403,25 @@ impl Run<'_> {
 
     /// Whether the segment in the backup is another file of the same records: a purge has written it
     /// anew since.
-    fn was_purged(&self, plan: &Plan, below: &str, part: &SegmentPart) -> bool {
+    fn was_purged(&self, plan: &Plan, below: &str, part: &SegmentPart) -> Result<bool, Error> {
         let prior = self.prior.iter().flat_map(|prior| &prior.tenants);
         let mut prior = prior.filter(|tenant| tenant.name == *plan.name());
         let Some(size) = prior.next().map(|tenant| tenant.size) else {
-            return false;
+            return Ok(false);
         };
         let log_id = plan.tenant.inner().reader.log_id();
         let common = part.up_to(size);
         let chain = |root: &Path| {
-            let content = common.read(&self.disk, &root.join(below), log_id);
-            content.ok().map(|content| content.chain_after)
+            match common.read(&self.disk, &root.join(below), log_id) {
+                Ok(content) => Ok(Some(content.chain_after)),
+                // The copy rotted, or is gone.
+                Err(StorageError::Corrupt(_)) => Ok(None),
+                Err(StorageError::Disk(DiskError::NotFound { .. })) => Ok(None),
+                Err(error) => Err(error),
+            }
         };
-        let copied = chain(&self.to);
-        copied.is_some() && copied == chain(&self.from)
+        let copied = chain(&self.to)?;
+        Ok(copied.is_some() && copied == chain(&self.from)?)
     }
 
     /// Copies a small file, if there is one.

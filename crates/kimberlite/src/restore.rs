@@ -239,7 +239,8 @@ fn check_target(disk: &dyn Disk, to: &Path, marker: &str) -> Result<(), Error> {
     };
     let begun = match disk.read(&to.join(MARKER_NAME), SMALL_FILE_BYTES_MAX) {
         Ok(found) => found == marker.as_bytes(),
-        Err(_) => false,
+        Err(DiskError::NotFound { .. } | DiskError::TooLarge { .. }) => false,
+        Err(error) => return Err(error.into()),
     };
     let ours = |name: &str| name == "LOCK" || name == format!("{MARKER_NAME}.tmp");
     if begun || entries.iter().all(|entry| ours(&entry.name)) {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kimberlite::{
-    BackupOptions, BackupReport, Database, Error, ErrorKind, ExpectedVersion, RepairOptions,
-    RestoreOptions,
+    BackupOptions, BackupReport, Database, Error, ErrorKind, ExpectedVersion, PurgeOptions,
+    RepairOptions, RestoreOptions,
 };
 use kimberlite_disk::{Access, Disk};
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
@@ -321,4 +321,59 @@ fn writers_go_on_while_a_backup_is_made() {
     assert!(appended > 31, "{appended}");
     assert_eq!(report.tenants[0].records_behind, appended - 30);
     assert_eq!(numbers(&disk, BACKUP), (0..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_read_that_fails_behind_a_purge_is_told_as_that_and_not_as_another_history() {
+    let written = SimulatedDisk::new(1);
+    let db = builder(&written, 1).open().unwrap();
+    append(&db, 0, 3, 10);
+    back_up(&db).unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let options = PurgeOptions::new(tenant.durable_position());
+    tenant.purge(&options, &mut |_| ()).unwrap();
+    drop(tenant);
+    db.close().unwrap();
+    let mut failed = 0;
+    for nth in 1..200 {
+        let disk = written.snapshot();
+        let db = builder(&disk, 2).open().unwrap();
+        let before = disk.reads();
+        disk.fail_read_at(before + nth);
+        match back_up(&db) {
+            Ok(_) if disk.reads() - before < nth => break,
+            // A seal that is not read has its segment read instead.
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "read {nth}: {error}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed > 5, "{failed}");
+}
+
+#[test]
+fn a_restore_that_the_disk_fails_is_told_as_that_and_goes_on() {
+    let disk = SimulatedDisk::new(1);
+    let db = builder(&disk, 1).open().unwrap();
+    append(&db, 0, 3, 10);
+    back_up(&db).unwrap();
+    let restore = |seed| {
+        let options = RestoreOptions::new();
+        open_at(&disk, "/restored", seed).restore(Path::new(BACKUP), &options, &mut |_| {})
+    };
+    // It is cut short, so that there is something to go on with.
+    disk.fail_write_at(disk.ops() + 8);
+    assert!(restore(2).is_err());
+    let mut nth = 0;
+    loop {
+        disk.fail_read_at(disk.reads() + 1 + nth);
+        match restore(3 + nth) {
+            Ok(_) => break,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "read {nth}: {error}"),
+        }
+        nth += 1;
+    }
+    assert!(nth > 5, "{nth}");
 }
