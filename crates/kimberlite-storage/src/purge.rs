@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use kimberlite_crypto::InternalHasher;
-use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
+use kimberlite_disk::{Access, DiskError, DiskFile};
 use kimberlite_types::{ChainHash, Position, RecordKind};
 
 use crate::damage::DamageKind;
@@ -63,10 +63,8 @@ pub struct PurgeOutcome {
 #[derive(Debug)]
 pub struct Purger {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) index_stride_bytes: u64,
 }
 
 impl Purger {
@@ -196,14 +194,14 @@ impl Purger {
             segment_bytes: extent.segment_bytes(),
             ..old.header
         };
-        let (disk, log_dir) = (self.disk.as_ref(), &self.shared.log_dir);
+        let (disk, log_dir) = (self.shared.files.disk.as_ref(), &self.shared.files.log_dir);
         let path = log_dir.join(format!("purge{TEMPORARY_ENDING}"));
         match disk.remove(&path) {
             Ok(()) | Err(DiskError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let file = disk.create(&path, Access::Shared)?;
-        let written = Rewriting::new(header, file.as_ref(), self.index_stride_bytes)
+        let written = Rewriting::new(header, file.as_ref(), self.shared.files.index_stride_bytes)
             .run(closed, end_chain, choice);
         let written = written.and_then(|written| {
             assert_eq!(
@@ -239,7 +237,11 @@ impl Purger {
         header: &SegmentHeader,
         written: &Written,
     ) -> Option<SealFile> {
-        let seal = SealFile::read(self.disk.as_ref(), &self.shared.log_dir, old)?;
+        let seal = SealFile::read(
+            self.shared.files.disk.as_ref(),
+            &self.shared.files.log_dir,
+            old,
+        )?;
         let found = (seal.history.position(), seal.history.chain);
         (found == (end, written.chain)).then(|| SealFile {
             salt: header.salt,
@@ -260,7 +262,7 @@ impl Purger {
     ) {
         let (end, segment) = (
             closed.extent.end,
-            Segment::new(header, file, self.shared.read_mode),
+            Segment::new(header, file, self.shared.files.read_mode),
         );
         let new = ClosedSegment::read(segment, end, written.at, written.index);
         let new = Arc::new(new);

@@ -4,7 +4,6 @@
 //! visible in one step, after they are written (and synced, see [`crate::Visibility`]). A reader
 //! holds the shared view only while it looks a place up; bytes are read outside it.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -33,11 +32,8 @@ const UNMAPPED_READS_MAX: u32 = 64;
 /// What the writer and the readers of a log share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) log_id: LogId,
-    pub(crate) log_dir: PathBuf,
-    pub(crate) read_mode: ReadMode,
-    /// Where closed segments are opened from again.
-    files: Arc<ClosedFiles>,
+    /// Which log it is, and where closed segments are opened from.
+    pub(crate) files: Arc<ClosedFiles>,
     budget: Arc<Budget>,
     view: RwLock<View>,
     /// Reads that found neither the tail nor a mapping since the active segment was mapped last.
@@ -81,9 +77,6 @@ impl Shared {
     pub(crate) fn new(files: Arc<ClosedFiles>, budget: Arc<Budget>, view: View) -> Arc<Self> {
         let opened: Vec<_> = view.closed.iter().map(Arc::clone).collect();
         let shared = Arc::new(Self {
-            log_id: files.log_id,
-            log_dir: files.log_dir.clone(),
-            read_mode: files.read_mode,
             files,
             budget,
             view: RwLock::new(view),
@@ -195,7 +188,7 @@ pub(crate) enum Place {
 impl LogReader {
     /// Returns which log this is.
     pub fn log_id(&self) -> LogId {
-        self.shared.log_id
+        self.shared.files.log_id
     }
 
     /// Returns the position after the last record that readers see.
@@ -268,7 +261,7 @@ impl LogReader {
             known => known,
         };
         match place {
-            Some(Place::Closed(closed)) if self.shared.read_mode == ReadMode::Mapped => {
+            Some(Place::Closed(closed)) if self.shared.files.read_mode == ReadMode::Mapped => {
                 let opened = self.shared.open(&closed)?;
                 Ok(Some(Place::Mapped {
                     mapped: Mapped::new(&opened.segment, opened.segment.mapped()?.clone()),

@@ -38,7 +38,7 @@ impl LogReader {
                 .collect::<Vec<_>>()
         };
         for extent in &extents {
-            if !disk.exists(&seal_path(&self.shared.log_dir, extent.base))? {
+            if !disk.exists(&seal_path(&self.shared.files.log_dir, extent.base))? {
                 return Ok(None);
             }
         }

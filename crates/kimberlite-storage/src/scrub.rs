@@ -79,7 +79,7 @@ pub fn scrub_segment(
     let content = Bytes::from(content);
     let alone = verify_alone(opened, &content, closed.extent.end, true);
     let mut damage = alone.damage;
-    let seal = SealFile::read(disk, &reader.shared.log_dir, &opened.header);
+    let seal = SealFile::read(disk, &reader.shared.files.log_dir, &opened.header);
     let sealed = |seal: &SealFile| {
         let used = usize::try_from(alone.frames_end).unwrap_or(usize::MAX);
         let used = content.get(..used).unwrap_or_default();

@@ -68,7 +68,7 @@ impl LogReader {
         closed: &ClosedSegment,
     ) -> Result<SegmentSummary, StorageError> {
         let base = closed.extent.base;
-        let sealed = disk.exists(&seal_path(&self.shared.log_dir, base))?;
+        let sealed = disk.exists(&seal_path(&self.shared.files.log_dir, base))?;
         Ok(SegmentSummary {
             name: segment_name(base),
             state: if sealed {
@@ -101,7 +101,7 @@ impl LogReader {
             let view = self.shared.view();
             (view.active.clone(), view.active_end, view.end)
         };
-        let next = segment_path(&self.shared.log_dir, end);
+        let next = segment_path(&self.shared.files.log_dir, end);
         if end > active.base() && disk.exists(&next)? {
             return Ok(true);
         }
@@ -109,7 +109,7 @@ impl LogReader {
         let readable = active_end + 8 <= active.header.segment_bytes;
         if readable {
             // By its name: a writer may have put a new file in the place of one without frames.
-            let path = segment_path(&self.shared.log_dir, active.base());
+            let path = segment_path(&self.shared.files.log_dir, active.base());
             let file = disk.open(&path, OpenMode::Read)?;
             file.read_exact_at(&mut magic, active_end)?;
         }

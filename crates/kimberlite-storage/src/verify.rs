@@ -85,7 +85,7 @@ pub fn verify(
         let segment = &opened.segment;
         let bytes = segment.whole()?;
         run.segment(segment, &bytes, extent.end.min(end), progress);
-        let seal = SealFile::read(disk, &reader.shared.log_dir, &segment.header);
+        let seal = SealFile::read(disk, &reader.shared.files.log_dir, &segment.header);
         if extent.end <= end {
             run.check_closed(segment, &bytes, opened.frames_end, seal.as_ref());
             if let Some(damage) = segment.size_damage()? {

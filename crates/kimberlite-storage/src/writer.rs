@@ -150,10 +150,8 @@ impl LogWriter {
     pub fn purger(&self) -> Purger {
         Purger {
             shared: Arc::clone(&self.shared),
-            disk: Arc::clone(&self.disk),
             entropy: Arc::clone(&self.options.entropy),
             jobs: Arc::clone(&self.jobs),
-            index_stride_bytes: self.options.index_stride_bytes,
         }
     }
 
@@ -240,7 +238,7 @@ impl LogWriter {
             let site = FrameSite {
                 seed: self.active.seed(),
                 at,
-                log_id: self.shared.log_id,
+                log_id: self.shared.files.log_id,
                 durable_position: durable,
                 more: index < last,
             };
@@ -344,7 +342,7 @@ impl LogWriter {
             end,
             self.last_time,
             self.history.chain,
-            self.shared.log_id.prefix(),
+            self.shared.files.log_id.prefix(),
         );
         let encoded = header.encode(self.active.seed(), self.write_at);
         let written = self.appender.append(&[&encoded]);
@@ -378,7 +376,7 @@ impl LogWriter {
             return Err(StorageError::Entropy);
         }
         let header = SegmentHeader {
-            log_id: self.shared.log_id,
+            log_id: self.shared.files.log_id,
             base_position: self.history.position(),
             base_chain: self.history.chain,
             salt,
@@ -389,11 +387,16 @@ impl LogWriter {
             .take(header.segment_bytes)?
             .fill(header, &[])?;
         let read_mode = self.options.read_mode;
-        let named = unnamed.name(self.disk.as_ref(), &self.shared.log_dir, read_mode);
+        let named = unnamed.name(self.disk.as_ref(), &self.shared.files.log_dir, read_mode);
         let segment = Arc::new(named.map_err(|error| self.poison(error))?);
         // What the file system refused once is not tried again.
         let mode = self.appender.mode();
-        let appender = segment.appender(self.disk.as_ref(), &self.shared.log_dir, FRAMES_AT, mode);
+        let appender = segment.appender(
+            self.disk.as_ref(),
+            &self.shared.files.log_dir,
+            FRAMES_AT,
+            mode,
+        );
         self.appender = Arc::new(appender.map_err(|error| self.poison(error))?);
         self.stage.turn_to(Arc::clone(&self.appender))?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
@@ -421,7 +424,7 @@ impl LogWriter {
 
     /// Makes the seal of a closed segment in the background. `history` stands at its end.
     pub(crate) fn seal(&self, closed: Arc<ClosedSegment>, history: History) {
-        let (disk, log_dir) = (Arc::clone(&self.disk), self.shared.log_dir.clone());
+        let (disk, log_dir) = (Arc::clone(&self.disk), self.shared.files.log_dir.clone());
         let running = Jobs::begin(&self.jobs);
         self.options.background.run(move || {
             let base = closed.extent.base;
