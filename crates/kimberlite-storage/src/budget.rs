@@ -47,7 +47,8 @@ impl Budget {
 
     /// Returns how many closed segments are open in all logs.
     pub fn open_segments(&self) -> usize {
-        self.entries().len()
+        let is_open = |entry: &&OpenSegment| entry.segment.strong_count() > 0;
+        self.entries().iter().filter(is_open).count()
     }
 
     /// Returns how many bytes the tails of all logs take.
@@ -76,7 +77,8 @@ impl Budget {
             segment: Arc::downgrade(segment),
             base: segment.extent.base,
         });
-        // Two rounds: in the first every one may have been read since the hand was there.
+        // Those of logs that were closed, and those that a purge replaced, go when the hand meets them. Two
+        // rounds: in the first every one may have been read since the hand was there.
         let mut steps = 2 * entries.len();
         while entries.len() > self.segments_max && steps > 0 {
             steps -= 1;
