@@ -74,7 +74,7 @@ pub use options::{Entropy, LogOptions, ReadMode, SegmentSpace, Visibility};
 pub use purge::{PurgeChoice, PurgeOutcome, Purger};
 pub use reader::LogReader;
 pub use recovery::{TailDiscarded, TornTail};
-pub use repair::{LogCut, kept_aside, set_aside};
+pub use repair::{KeptAside, LogCut, kept_aside, set_aside};
 pub use scrub::{ScrubProgress, ScrubSegment, closed_segments, scrub_segment};
 pub use segment::{
     ClosedExtent, SEGMENT_HEADER_BYTES, SealError, SealFile, SegmentHeader, SegmentHeaderError,

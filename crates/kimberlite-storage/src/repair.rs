@@ -22,7 +22,8 @@ use crate::reader::read_bytes;
 use crate::recovery::{CUT_ENDING, DISCARDED_DIR, KeptPlace, keep_tail};
 use crate::scan::{Depth, Found, Window};
 use crate::segment::{
-    FRAMES_AT, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, seal_path, segment_name, segment_path,
+    FRAMES_AT, SEAL_ENDING, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, seal_path, segment_name,
+    segment_path,
 };
 
 /// What files that were set aside end in.
@@ -31,26 +32,39 @@ const LOST_ENDING: &str = ".lost";
 /// How much of what a segment has beyond its length is copied at a time, each to a file of its own.
 const SURPLUS_BYTES: u64 = 64 << 20;
 
+/// A file in which a recovery or a repair has kept what it took out of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAside {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether it may hold payloads: a seal holds none.
+    pub may_hold_payloads: bool,
+}
+
 /// Lists the files in which recoveries and repairs have kept what they took out of a log.
 ///
 /// # Errors
 ///
 /// When a directory cannot be listed.
-pub fn kept_aside(disk: &dyn Disk, tenant_dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+pub fn kept_aside(disk: &dyn Disk, tenant_dir: &Path) -> Result<Vec<KeptAside>, StorageError> {
     let log_dir = tenant_dir.join("log");
     let names = |directory: &Path| match disk.list(directory) {
         Err(DiskError::NotFound { .. }) => Ok(Vec::new()),
         entries => entries,
     };
-    let mut kept = Vec::new();
-    for entry in names(&log_dir)? {
-        if entry.name.contains(LOST_ENDING) {
-            kept.push(log_dir.join(entry.name));
-        }
-    }
+    let lost = names(&log_dir)?.into_iter();
+    let lost = lost.filter(|entry| entry.name.contains(LOST_ENDING));
+    let mut kept: Vec<KeptAside> = lost
+        .map(|entry| KeptAside {
+            path: log_dir.join(&entry.name),
+            may_hold_payloads: !entry.name.contains(SEAL_ENDING),
+        })
+        .collect();
     let discarded = log_dir.join(DISCARDED_DIR);
-    let tails = names(&discarded)?;
-    kept.extend(tails.into_iter().map(|entry| discarded.join(entry.name)));
+    kept.extend(names(&discarded)?.into_iter().map(|entry| KeptAside {
+        path: discarded.join(entry.name),
+        may_hold_payloads: true,
+    }));
     Ok(kept)
 }
 

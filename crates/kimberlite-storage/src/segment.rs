@@ -72,9 +72,12 @@ pub(crate) fn segment_path(log_dir: &Path, base: Position) -> PathBuf {
     log_dir.join(segment_name(base))
 }
 
+/// What the names of seals end in.
+pub(crate) const SEAL_ENDING: &str = ".seal";
+
 /// Returns the path of the seal of the segment that begins at `base`.
 pub(crate) fn seal_path(log_dir: &Path, base: Position) -> PathBuf {
-    log_dir.join(format!("{:020}.seal", base.get()))
+    log_dir.join(format!("{:020}{SEAL_ENDING}", base.get()))
 }
 
 /// Reads the base position from a file name with this ending.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kimberlite_disk::{Disk, DiskError};
-use kimberlite_storage::{SegmentState, kept_aside};
+use kimberlite_storage::{KeptAside, SegmentState, kept_aside};
 use kimberlite_types::{Position, TenantName};
 
 use crate::database::Database;
@@ -297,8 +297,8 @@ impl Look<'_> {
     fn files(&self) -> Result<Vec<Symptom>, Error> {
         let disk = self.options.disk.as_ref();
         let log_dir = self.dir.join("log");
-        let name = |path: std::path::PathBuf| {
-            let name = path.file_name().unwrap_or_default();
+        let name = |kept: KeptAside| {
+            let name = kept.path.file_name().unwrap_or_default();
             name.to_string_lossy().into_owned()
         };
         let kept = kept_aside(disk, &self.dir)?;

@@ -414,12 +414,9 @@ impl TenantInner {
     /// Lists the files that may hold payloads beside the segments.
     fn kept_payloads(&self) -> Result<Vec<PathBuf>, Error> {
         let dir = self.database.tenant_dir(&self.name);
-        let mut kept = kept_aside(self.database.options.disk.as_ref(), &dir)?;
-        kept.retain(|path| {
-            let name = path.file_name().unwrap_or_default();
-            !name.to_string_lossy().contains(".seal")
-        });
-        Ok(kept)
+        let kept = kept_aside(self.database.options.disk.as_ref(), &dir)?;
+        let kept = kept.into_iter().filter(|kept| kept.may_hold_payloads);
+        Ok(kept.map(|kept| kept.path).collect())
     }
 
     /// Lets go of the events that were opened, and of those that readers are opening now and read
@@ -466,15 +463,15 @@ mod tests {
         assert_eq!(read.kind(), crate::ErrorKind::Purged);
         // What was cut off earlier is named whatever the tenant is called.
         let disk = db.shared().options.disk.as_ref();
-        let kept = db.shared().tenant_dir(tenant.name()).join("log/discarded");
-        disk.create_dir_all(&kept).unwrap();
-        for name in ["1.tail", "2.seal.lost"] {
+        let log = db.shared().tenant_dir(tenant.name()).join("log");
+        disk.create_dir_all(&log.join("discarded")).unwrap();
+        let kept = log.join("discarded/1.tail");
+        for path in [&kept, &log.join("2.seal.lost")] {
             let access = kimberlite_disk::Access::Private;
-            disk.write_new_atomic(&kept.join(name), b"x", access)
-                .unwrap();
+            disk.write_new_atomic(path, b"x", access).unwrap();
         }
         let report = tenant.purge(&options.clone().dry_run(true), &mut |_| ());
-        assert_eq!(report.unwrap().kept_aside, [kept.join("1.tail")]);
+        assert_eq!(report.unwrap().kept_aside, [kept]);
     }
 
     #[test]
