@@ -358,31 +358,18 @@ impl TenantInner {
                 actual: None,
             }));
         }
-        let mut session = engine.session.clone();
-        for attempt in 0..2 {
-            if (session.is_none() && self.sealer.needs_session()) || attempt > 0 {
-                match self.open_session(engine, group)? {
-                    Ok(opened) => session = Some(opened),
-                    Err(rejection) => return Ok(Err(rejection)),
-                }
-            }
+        self.decide_sealed(engine, group, |engine, group, session| {
             let stream = match engine.state.stream_by_name(&hash) {
                 Some(stream) => stream,
-                None => match self.create_stream(engine, group, session.as_deref(), name) {
-                    None => continue,
-                    Some(Ok(stream)) => stream,
-                    Some(Err(rejection)) => return Ok(Err(rejection)),
+                None => match self.create_stream(engine, group, session, name)? {
+                    Ok(stream) => stream,
+                    Err(rejection) => return Some(Err(rejection)),
                 },
             };
             let records = self.frame_records();
-            if let Some(sealed) =
-                self.sealer
-                    .seal_events(session.as_deref(), stream, events, records)
-            {
-                return Ok(engine.append(group, stream, expected, sealed));
-            }
-        }
-        Ok(Err(Rejection::NoSession))
+            let sealed = self.sealer.seal_events(session, stream, events, records)?;
+            Some(engine.append(group, stream, expected, sealed))
+        })
     }
 }
 

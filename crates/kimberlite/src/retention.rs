@@ -326,22 +326,10 @@ impl TenantInner {
             metadata: &[],
             data: text.as_bytes(),
         };
-        let mut session = engine.session.clone();
-        for attempt in 0..2 {
-            if (session.is_none() && self.sealer.needs_session()) || attempt > 0 {
-                match self.open_session(engine, group)? {
-                    Ok(opened) => session = Some(opened),
-                    Err(rejection) => return Ok(Err(rejection)),
-                }
-            }
-            let sealed = self
-                .sealer
-                .seal_apart(session.as_deref(), kind, &before, &envelope);
-            if let Some((frame, sealing)) = sealed {
-                return Ok(engine.decide(group, act, frame, sealing));
-            }
-        }
-        Ok(Err(Rejection::NoSession))
+        self.decide_sealed(engine, group, |engine, group, session| {
+            let sealed = self.sealer.seal_apart(session, kind, &before, &envelope);
+            sealed.map(|(frame, sealing)| engine.decide(group, act, frame, sealing))
+        })
     }
 
     fn purge(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use bytes::{Buf as _, Bytes};
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
-use kimberlite_kernel::{Command, Rejection};
+use kimberlite_kernel::{Command, Rejection, Slot};
 use kimberlite_storage::{AppendQueue, Content, LogReader, OpenReport, StorageError, SyncStage};
 use kimberlite_types::{
     NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp,
@@ -395,6 +395,33 @@ impl TenantInner {
     ) -> Option<Result<StreamId, Rejection>> {
         let (hash, frame, seal): (NameHash, _, _) = self.sealer.seal_stream(session, name)?;
         Some(engine.create_stream(group, hash, frame, seal))
+    }
+
+    /// Has `decide` seal and decide with the session at hand, and once more with a new one where that has
+    /// not counters enough left: it says `None` then.
+    pub(crate) fn decide_sealed(
+        &self,
+        engine: &mut Engine,
+        group: &mut Group,
+        mut decide: impl FnMut(
+            &mut Engine,
+            &mut Group,
+            Option<&ActiveSession>,
+        ) -> Option<Result<Slot, Rejection>>,
+    ) -> Result<Result<Slot, Rejection>, Error> {
+        let mut session = engine.session.clone();
+        for attempt in 0..2 {
+            if (session.is_none() && self.sealer.needs_session()) || attempt > 0 {
+                match self.open_session(engine, group)? {
+                    Ok(opened) => session = Some(opened),
+                    Err(rejection) => return Ok(Err(rejection)),
+                }
+            }
+            if let Some(decided) = decide(engine, group, session.as_deref()) {
+                return Ok(decided);
+            }
+        }
+        Ok(Err(Rejection::NoSession))
     }
 
     /// Opens a key session with a fresh salt.
