@@ -15,7 +15,7 @@ use kimberlite_storage::{
     BackedUpFile, BackedUpTenant, CheckpointStore, FileContent, MANIFEST_BYTES_MAX, Manifest,
     SegmentPart, StorageError, file_matches, write_file,
 };
-use kimberlite_types::{ChainHash, Position, TenantName};
+use kimberlite_types::{ChainHash, LogId, Position, TenantName};
 use zeroize::Zeroizing;
 
 use crate::checkpoint::{Checkpoint, Thinning};
@@ -242,34 +242,21 @@ impl Plan {
         if now.size == tenant.size {
             return Ok(now.chain == tenant.chain);
         }
-        let checkpoints = &self.tenant.inner().checkpoints;
-        if checkpoints.sizes()?.contains(&tenant.size) {
-            match checkpoints.read(tenant.size) {
-                Ok(then) => return Ok(then.chain() == tenant.chain),
-                // The disk says nothing of what the log once was.
-                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
-                Err(_) => {}
-            }
+        let inner = self.tenant.inner();
+        match inner.checkpoints.read_if_there(tenant.size) {
+            Some(Ok(then)) => return Ok(then.chain() == tenant.chain),
+            // The disk says nothing of what the log once was.
+            Some(Err(error)) if error.kind() == ErrorKind::Io => return Err(error),
+            Some(Err(_)) | None => {}
         }
         // An old note may have been removed; the log still says what it signed.
-        Ok(self.computed_chain(tenant.size)? == Some(tenant.chain))
-    }
-
-    /// Computes the chain after the first `size` records from the segment that they end in; `None`
-    /// where that is damaged.
-    fn computed_chain(&self, size: Position) -> Result<Option<ChainHash>, Error> {
-        let inner = self.tenant.inner();
         let disk = &inner.database.options.disk;
         let dir = inner.database.tenant_dir(self.name());
-        let parts = SegmentPart::list(disk.as_ref(), &dir, size)?;
+        let parts = SegmentPart::list(disk.as_ref(), &dir, tenant.size)?;
         let Some(last) = parts.last() else {
-            return Ok(None);
+            return Ok(false);
         };
-        match last.read(disk, &dir, inner.reader.log_id()) {
-            Ok(content) => Ok(Some(content.chain_after)),
-            Err(StorageError::Corrupt(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(chain_after(last, disk, &dir, inner.reader.log_id())? == Some(tenant.chain))
     }
 
     /// Whether all segments of an earlier backup are still there.
@@ -411,15 +398,7 @@ impl Run<'_> {
         };
         let log_id = plan.tenant.inner().reader.log_id();
         let common = part.up_to(size);
-        let chain = |root: &Path| {
-            match common.read(&self.disk, &root.join(below), log_id) {
-                Ok(content) => Ok(Some(content.chain_after)),
-                // The copy rotted, or is gone.
-                Err(StorageError::Corrupt(_)) => Ok(None),
-                Err(StorageError::Disk(DiskError::NotFound { .. })) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
+        let chain = |root: &Path| chain_after(&common, &self.disk, &root.join(below), log_id);
         let copied = chain(&self.to)?;
         Ok(copied.is_some() && copied == chain(&self.from)?)
     }
@@ -574,6 +553,20 @@ fn check_same_logs(to: &Path, prior: &Manifest, plans: &[Plan]) -> Result<(), Er
     Ok(())
 }
 
+/// Computes the chain after a part of a log; `None` where the part rotted, or is gone.
+fn chain_after(
+    part: &SegmentPart,
+    disk: &Arc<dyn Disk>,
+    tenant_dir: &Path,
+    log_id: LogId,
+) -> Result<Option<ChainHash>, Error> {
+    match part.read(disk, tenant_dir, log_id) {
+        Ok(content) => Ok(Some(content.chain_after)),
+        Err(StorageError::Corrupt(_) | StorageError::Disk(DiskError::NotFound { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether a path is that of a state, which serves nobody once there is a newer one.
 fn is_state(path: &str) -> bool {
     let ending = Path::new(path).extension();
@@ -590,11 +583,19 @@ fn other_history(path: &Path, name: &TenantName) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use kimberlite_testkit::SimulatedDisk;
+
     use super::*;
+
+    fn database() -> (SimulatedDisk, Database) {
+        let disk = SimulatedDisk::new(1);
+        let db = Database::builder("/db").disk(Arc::new(disk.clone()));
+        (disk, db.background(false).open().unwrap())
+    }
 
     #[test]
     fn a_manifest_that_nothing_could_read_never_replaces_one() {
-        let disk = kimberlite_testkit::SimulatedDisk::new(1);
+        let disk = SimulatedDisk::new(1);
         let to = Path::new("/backup");
         disk.create_dir_all(to).unwrap();
         let manifest = |time| Manifest {
@@ -611,10 +612,7 @@ mod tests {
 
     #[test]
     fn a_backup_with_a_segment_that_the_log_has_not_is_never_replaced() {
-        let disk = kimberlite_testkit::SimulatedDisk::new(1);
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let db = Database::builder("/db").disk(shared).background(false);
-        let db = db.open().unwrap();
+        let (disk, db) = database();
         drop(db.tenant("t").unwrap());
         let to = Path::new("/backup");
         let back_up = || db.backup(to, &BackupOptions::new(), &mut |_| {});
@@ -636,10 +634,7 @@ mod tests {
 
     #[test]
     fn a_note_that_the_disk_does_not_give_is_no_other_history() {
-        let disk = kimberlite_testkit::SimulatedDisk::new(1);
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let db = Database::builder("/db").disk(shared).background(false);
-        let db = db.open().unwrap();
+        let (disk, db) = database();
         let stream = db.tenant("t").unwrap().stream("s").unwrap();
         let event = [crate::Event::new("t", "1")];
         let to = Path::new("/backup");
