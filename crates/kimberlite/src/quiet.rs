@@ -330,4 +330,23 @@ mod tests {
         sender.send(Weak::new()).unwrap();
         watch_all(&receiver, &quiet.looking);
     }
+
+    #[test]
+    fn a_hold_gets_its_watermark_when_the_log_falls_quiet() {
+        let disk = SimulatedDisk::new(1);
+        let db = Database::builder("/db").disk(Arc::new(disk.clone()));
+        let tenant = db.open().unwrap().tenant("t").unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let sender = Mutex::new(sender);
+        disk.set_write_observer(Arc::new(move |_, _, _| {
+            let name = std::thread::current().name().map(str::to_owned);
+            if name.as_deref() == Some("kimberlite-quiet") {
+                let _ = sender.lock().unwrap().send(());
+            }
+        }));
+        tenant.hold("case 17").unwrap();
+        // It comes within a moment, or never.
+        let written = receiver.recv_timeout(Duration::from_secs(30));
+        assert!(written.is_ok(), "nobody looks at the log");
+    }
 }
