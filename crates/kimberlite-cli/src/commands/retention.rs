@@ -116,6 +116,8 @@ pub(crate) fn purge(db: &Path, args: &Purge, output: &Output) -> Result<ExitCode
     if !args.yes {
         text.push("what is purged cannot be brought back: run it with --yes to do it".to_owned());
     }
+    let kept = report.kept_aside.iter();
+    let kept: Vec<String> = kept.map(|path| path.display().to_string()).collect();
     let value = json!({
         "done": args.yes,
         "until": report.until.get(),
@@ -124,18 +126,14 @@ pub(crate) fn purge(db: &Path, args: &Purge, output: &Output) -> Result<ExitCode
         "payload_bytes": done.payload_bytes,
         "segments": done.segments_rewritten,
         "bytes_freed": done.bytes_freed,
-        "kept_aside": report.kept_aside.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
+        "kept_aside": kept,
     });
     output.line(&text.join("\n"), &value)?;
-    if !report.kept_aside.is_empty() {
-        let names = report
-            .kept_aside
-            .iter()
-            .map(|path| path.display().to_string());
-        let names = names.collect::<Vec<_>>().join(", ");
+    if !kept.is_empty() {
         Output::warning(&format!(
             "what was once cut off the log is kept and may hold payloads of purged events; remove it \
-             when nobody needs it: {names}"
+             when nobody needs it: {}",
+            kept.join(", ")
         ));
     }
     Ok(ExitCode::SUCCESS)
