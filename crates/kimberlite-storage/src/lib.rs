@@ -83,6 +83,6 @@ pub use segment::{
 pub use snapshot::{LogBase, LogSnapshot, SnapshotError};
 pub use survey::{SegmentState, SegmentSummary};
 pub use sync_driver::SyncDriver;
-pub use sync_stage::{DurableWait, SyncStage};
+pub use sync_stage::{DurableWait, Settled, SyncStage};
 pub use verify::{VerifiedLog, VerifyProgress, verify};
 pub use writer::{Durability, LogWriter};

@@ -11,14 +11,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kimberlite_disk::{Appender, DiskError, DiskFile, OsDisk, WriteMode};
 use kimberlite_types::{ChainHash, LogId, Position};
 use shuttle::sync::{Mutex, MutexGuard};
-use shuttle::thread::{self, JoinHandle};
+use shuttle::thread::{self, JoinHandle, Thread};
 
 use crate::append_queue::{AppendQueue, QueueLimit};
 use crate::block_on::block_on;
@@ -28,7 +28,7 @@ use crate::options::ReadMode;
 use crate::reader::{Shared, View};
 use crate::segment::{ClosedFiles, Segment, SegmentHeader, SparseIndex};
 use crate::sync_driver::SyncDriver;
-use crate::sync_stage::SyncStage;
+use crate::sync_stage::{DurableWait, Settled, SyncStage};
 use crate::tail::Tail;
 
 /// Schedules of each history, by chance and by few changes of priority each.
@@ -201,11 +201,17 @@ impl Rig {
         end
     }
 
-    /// Turns to the next file, as a writer does at the end of a segment.
+    /// Turns to the next file, as a writer does at the end of a segment, and tells whom that settled
+    /// without the lock.
     fn roll(&self) {
+        // Dropped after the lock, also in a panic.
+        let mut settled = Settled::default();
         let mut files = hold(&self.files);
         let base = hold(&files.last().unwrap().state).written;
-        let rolled = self.stage.wait(Position::new(base)).and_then(|()| {
+        let synced = self
+            .stage
+            .hasten_under_lock(Position::new(base), &mut settled);
+        let rolled = synced.and_then(|()| {
             let next = ModelFile::new(base, self.fault);
             self.stage.turn_to(appender(next.clone()))?;
             files.push(next);
@@ -266,6 +272,58 @@ impl Rig {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A task that appends again when it is woken, and polls, on whatever thread that is.
+struct Again {
+    rig: Arc<Rig>,
+    driver: SyncDriver,
+    wait: Mutex<Option<DurableWait>>,
+    /// The end of the second append.
+    end: Mutex<Option<Position>>,
+    thread: Thread,
+}
+
+impl Wake for Again {
+    fn wake(self: Arc<Self>) {
+        let mut wait = hold(&self.wait).take().expect("it is woken once");
+        let polled = pin!(&mut wait).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_ready());
+        let end = self.rig.write();
+        self.rig.stage.drive_to(end, None, &self.driver);
+        *hold(&self.end) = Some(end);
+        self.thread.unpark();
+    }
+}
+
+/// Appends, and again by the waker of the first one. Returns once both were told.
+fn append_again(rig: &Arc<Rig>, driver: &SyncDriver) {
+    let end = rig.write();
+    rig.stage.drive_to(end, Some(rig.queue.enter(1)), driver);
+    let task = Arc::new(Again {
+        rig: Arc::clone(rig),
+        driver: driver.clone(),
+        wait: Mutex::new(Some(rig.stage.wait_async(end))),
+        end: Mutex::new(None),
+        thread: thread::current(),
+    });
+    let waker = Waker::from(Arc::clone(&task));
+    let mut held = hold(&task.wait);
+    let polled = pin!(held.as_mut().unwrap()).poll(&mut Context::from_waker(&waker));
+    drop((held, waker));
+    if polled.is_ready() {
+        return;
+    }
+    let again = loop {
+        let end = *hold(&task.end);
+        if let Some(end) = end {
+            break end;
+        }
+        thread::park();
+    };
+    let told = block_on(rig.stage.wait_async(again));
+    assert!(told.is_err() || rig.is_durable(again));
+    assert!(told.is_ok() || rig.fault != Fault::None);
 }
 
 /// An appender that only syncs its file.
@@ -397,6 +455,25 @@ fn everybody_waits_beside_everybody_else() {
 fn a_log_turns_to_its_next_segment_between_syncs() {
     use How::{Blocking, Buffered, Future};
     check_all(&[&[Future, Buffered], &[Blocking]], true);
+}
+
+#[test]
+fn a_waker_may_append_again_whoever_calls_it() {
+    for delay in DELAYS {
+        for fault in [Fault::None, Fault::Fails(1), Fault::Fails(2)] {
+            check(move || {
+                let rig = Rig::new(WIDE, delay, fault);
+                let driver = SyncDriver::new();
+                let (other, its_driver) = (Arc::clone(&rig), driver.clone());
+                let appender = thread::spawn(move || append_again(&other, &its_driver));
+                rig.roll();
+                appender.join().unwrap();
+                drop(driver);
+                assert_eq!(rig.queue.appends(), 0, "a place was not given back");
+                rig.check_view();
+            });
+        }
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::segment::{
     ClosedFiles, ClosedSegment, FRAMES_AT, Floor, Segment, SegmentHeader, SparseIndex,
     base_of_name, next_segment_bytes, segment_path,
 };
-use crate::sync_stage::SyncStage;
+use crate::sync_stage::{Settled, SyncStage};
 use crate::tail::Tail;
 use crate::writer::LogWriter;
 
@@ -273,6 +273,7 @@ impl Recovered {
             stage,
             unsynced_bytes: 0,
             jobs,
+            settled: Settled::default(),
         })
     }
 }

@@ -9,7 +9,8 @@
 //! takes lets all of them share the next one, instead of half of them in turn with the other half.
 //!
 //! Who does not block for a sync has a [`SyncDriver`] lead it, unless somebody else does before. Tasks
-//! are woken, and places in the queue given back, by whoever led the sync that settled them.
+//! are woken, and places in the queue given back, by whoever led the sync that settled them: at once, or
+//! by a writer, whose caller holds a lock, once that is let go.
 //!
 //! Invariants:
 //!
@@ -20,7 +21,7 @@
 
 mod awaited;
 
-pub use awaited::DurableWait;
+pub use awaited::{DurableWait, Settled};
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -124,6 +125,14 @@ impl SyncStage {
     /// [`StorageError::OutcomeUnknown`] when the sync that this call led failed, and
     /// [`StorageError::Poisoned`] when another one did: nobody knows what is durable.
     pub fn wait(&self, end: Position) -> Result<(), StorageError> {
+        self.wait_telling(end, None)
+    }
+
+    fn wait_telling(
+        &self,
+        end: Position,
+        mut later: Option<&mut Settled>,
+    ) -> Result<(), StorageError> {
         let mut state = self.state();
         state.check_written(end);
         state.blocked += 1;
@@ -137,7 +146,7 @@ impl SyncStage {
                 state = ended.unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let synced = self.lead(state);
+            let synced = self.lead(state, later.as_deref_mut());
             state = self.state();
             if let Err(error) = synced {
                 break Err(StorageError::OutcomeUnknown(error));
@@ -153,11 +162,29 @@ impl SyncStage {
     ///
     /// As [`SyncStage::wait`].
     pub fn hasten(&self, end: Position) -> Result<(), StorageError> {
+        self.hasten_telling(end, None)
+    }
+
+    /// As [`SyncStage::hasten`], for a caller who holds a lock: those whom its sync settles go to
+    /// `later`.
+    pub(crate) fn hasten_under_lock(
+        &self,
+        end: Position,
+        later: &mut Settled,
+    ) -> Result<(), StorageError> {
+        self.hasten_telling(end, Some(later))
+    }
+
+    fn hasten_telling(
+        &self,
+        end: Position,
+        later: Option<&mut Settled>,
+    ) -> Result<(), StorageError> {
         let mut state = self.state();
         state.awaited.due |= !self.delay.is_zero() && state.outcome(end).is_none();
         self.came(&state);
         drop(state);
-        self.wait(end)
+        self.wait_telling(end, later)
     }
 
     /// Waits, as a future, until everything before `end`, which has been written, is durable. Somebody
@@ -246,18 +273,20 @@ impl SyncStage {
         (!is_quiet).then_some(state.bytes)
     }
 
-    /// Makes the outcome of a write unknown, and tells those who wait.
-    pub(crate) fn poison(&self) {
+    /// Makes the outcome of a write unknown. Returns those who are to be told.
+    pub(crate) fn poison(&self) -> Settled {
         let mut state = self.state();
         state.poisoned = true;
-        self.tell(state);
+        self.settle(state)
     }
 
-    /// Syncs what was appended, also when every record in it is durable.
-    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+    /// Syncs what was appended, also when every record in it is durable. Those whom that settles go to
+    /// `later`.
+    pub(crate) fn sync(&self, later: &mut Settled) -> Result<(), StorageError> {
         let mut state = self.idle()?;
         state.awaited.due |= !self.delay.is_zero();
-        self.lead(state).map_err(StorageError::OutcomeUnknown)
+        let synced = self.lead(state, Some(later));
+        synced.map_err(StorageError::OutcomeUnknown)
     }
 
     /// Turns to the next segment, when everything in the one before is durable.
@@ -281,12 +310,18 @@ impl SyncStage {
         Ok(state)
     }
 
-    /// Syncs what was written, and lets go of the state meanwhile.
-    fn lead(&self, mut state: MutexGuard<'_, State>) -> Result<(), DiskError> {
+    /// Syncs what was written, and lets go of the state meanwhile. Those whom that settles are told,
+    /// or go to `later`.
+    fn lead(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        later: Option<&mut Settled>,
+    ) -> Result<(), DiskError> {
         state.syncing = true;
         let mut leading = Leading {
             stage: self,
             is_whole: false,
+            later,
         };
         let mut state = self.gather(state);
         state.awaited.due = false;
@@ -340,13 +375,13 @@ impl SyncStage {
         }
     }
 
-    /// Tells all whose outcome is settled, and lets go of the state before.
-    fn tell(&self, mut state: MutexGuard<'_, State>) {
+    /// Lets go of the state, tells those who block, and returns the others whose outcome is settled.
+    fn settle(&self, mut state: MutexGuard<'_, State>) -> Settled {
         let (durable, is_over) = (state.durable, state.poisoned);
         let settled = state.awaited.settle(durable, is_over);
         drop(state);
         self.ended.notify_all();
-        drop(settled);
+        settled
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -390,6 +425,7 @@ impl fmt::Debug for SyncStage {
 struct Leading<'a> {
     stage: &'a SyncStage,
     is_whole: bool,
+    later: Option<&'a mut Settled>,
 }
 
 impl Drop for Leading<'_> {
@@ -397,7 +433,11 @@ impl Drop for Leading<'_> {
         let mut state = self.stage.state();
         state.poisoned |= !self.is_whole;
         state.syncing = false;
-        self.stage.tell(state);
+        let settled = self.stage.settle(state);
+        match &mut self.later {
+            Some(later) => later.join(settled),
+            None => drop(settled),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::segment::{
     ClosedSegment, FRAMES_AT, OpenedSegment, SEGMENT_BYTES_MAX, SealFile, Segment, SegmentHeader,
     SparseIndex, next_segment_bytes, seal_path,
 };
-use crate::sync_stage::SyncStage;
+use crate::sync_stage::{Settled, SyncStage};
 
 /// Bytes that are written, where nobody waits for them, before a sync is begun.
 const SYNC_AHEAD_BYTES: u64 = 8 << 20;
@@ -70,6 +70,8 @@ pub struct LogWriter {
     /// Bytes that were written since a sync was last begun ahead.
     pub(crate) unsynced_bytes: u64,
     pub(crate) jobs: Arc<Jobs>,
+    /// Whom syncs and failures of this writer settled: its caller holds a lock.
+    pub(crate) settled: Settled,
 }
 
 impl LogWriter {
@@ -93,6 +95,12 @@ impl LogWriter {
     /// Returns what makes written groups durable, for callers who wait without the writer.
     pub fn stage(&self) -> Arc<SyncStage> {
         Arc::clone(&self.stage)
+    }
+
+    /// Takes out those whom the writer settled, to be told, by dropping it, once no lock is held. With
+    /// the writer those are told who were not taken.
+    pub fn take_settled(&mut self) -> Settled {
+        std::mem::take(&mut self.settled)
     }
 
     /// Whether an earlier failure has made the outcome of a write unknown.
@@ -253,7 +261,7 @@ impl LogWriter {
     fn write_each(&mut self, frames: &[FinishedFrame]) -> Result<(), StorageError> {
         for (index, frame) in frames.iter().enumerate() {
             if index > 0 {
-                self.stage.sync()?;
+                self.stage.sync(&mut self.settled)?;
             }
             self.write(std::slice::from_ref(frame))?;
         }
@@ -314,7 +322,8 @@ impl LogWriter {
     /// second sync would not tell.
     pub fn sync(&mut self) -> Result<(), StorageError> {
         self.unsynced_bytes = 0;
-        self.stage.hasten(self.history.position())
+        let end = self.history.position();
+        self.stage.hasten_under_lock(end, &mut self.settled)
     }
 
     /// Writes down, when the log falls quiet, that everything in it is durable, so that later
@@ -348,7 +357,7 @@ impl LogWriter {
         let written = self.appender.append(&[&encoded]);
         written.map_err(|error| self.poison(error))?;
         self.write_at += header.stored_bytes();
-        self.stage.sync()?;
+        self.stage.sync(&mut self.settled)?;
         self.marked = end;
         let mut view = self.shared.view_mut();
         view.active_end = self.write_at;
@@ -440,8 +449,8 @@ impl LogWriter {
         });
     }
 
-    fn poison(&self, error: DiskError) -> StorageError {
-        self.stage.poison();
+    fn poison(&mut self, error: DiskError) -> StorageError {
+        self.settled.join(self.stage.poison());
         tracing::error!(%error, "a write failed, the log takes no more of them until it is reopened");
         StorageError::OutcomeUnknown(error)
     }

@@ -22,7 +22,9 @@ use kimberlite_kernel::{
     Command, ExpectedVersion, Rejection, ReplayedFrame, RetentionAct, Sealing, Slot, State,
     apply_committed,
 };
-use kimberlite_storage::{Durability, FrameBuilder, FramePlacement, LogWriter, UnplacedFrame};
+use kimberlite_storage::{
+    Durability, FrameBuilder, FramePlacement, LogWriter, Settled, UnplacedFrame,
+};
 use kimberlite_types::{NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
 
 use crate::environment::Clock;
@@ -43,9 +45,14 @@ enum Writing {
     GivenUp,
 }
 
-/// The commit lock, held.
+/// The commit lock, held. Whoever is to be told of what was done under it is told once it is let go:
+/// a waker may append again.
 #[derive(Debug)]
-pub(crate) struct Locked<'a>(MutexGuard<'a, Writing>);
+pub(crate) struct Locked<'a> {
+    writing: MutexGuard<'a, Writing>,
+    /// Behind the guard, to be dropped after it.
+    settled: Settled,
+}
 
 impl CommitLock {
     pub(crate) fn new(engine: Engine) -> Self {
@@ -55,19 +62,21 @@ impl CommitLock {
     /// Waits for whoever commits. After a panic under the lock the engine is given up: nothing is
     /// decided from it again.
     pub(crate) fn lock(&self) -> Locked<'_> {
-        Locked(self.0.lock().unwrap_or_else(|poisoned| {
+        let writing = self.0.lock().unwrap_or_else(|poisoned| {
             let mut writing = PoisonError::into_inner(poisoned);
             if matches!(*writing, Writing::Open(_)) {
                 *writing = Writing::GivenUp;
             }
             writing
-        }))
+        });
+        let settled = Settled::default();
+        Locked { writing, settled }
     }
 }
 
 impl Locked<'_> {
     pub(crate) fn engine(&mut self) -> Result<&mut Engine, Error> {
-        match &mut *self.0 {
+        match &mut *self.writing {
             Writing::Open(engine) => Ok(engine),
             Writing::Closed => Err(Problem::Closed.into()),
             Writing::GivenUp => Err(Problem::GivenUp.into()),
@@ -76,10 +85,18 @@ impl Locked<'_> {
 
     /// Takes the engine away, so that nobody appends any more; `None` when that was done before.
     pub(crate) fn close(&mut self) -> Result<Option<Box<Engine>>, Error> {
-        match std::mem::replace(&mut *self.0, Writing::Closed) {
+        match std::mem::replace(&mut *self.writing, Writing::Closed) {
             Writing::Open(engine) => Ok(Some(engine)),
             Writing::Closed => Ok(None),
             Writing::GivenUp => Err(Problem::GivenUp.into()),
+        }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Writing::Open(engine) = &mut *self.writing {
+            self.settled = engine.log.take_settled();
         }
     }
 }

@@ -28,9 +28,11 @@ pub(super) struct Awaited {
     pub(super) due: bool,
 }
 
-/// Those whose outcome is settled. To be dropped without a lock: wakers are an executor's code.
+/// Those whose outcome is settled. Dropping it tells them, which is to be done without a lock: wakers
+/// are an executor's code, and may append again.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+#[must_use = "they are told when it is dropped"]
+pub struct Settled {
     tasks: BTreeMap<(Position, u64), Waker>,
     places: Vec<(Position, Place)>,
 }
@@ -64,6 +66,14 @@ impl Awaited {
             tasks: std::mem::replace(&mut self.tasks, later),
             places: self.places.drain(..settled).collect(),
         }
+    }
+}
+
+impl Settled {
+    /// Adds others, to be told with these.
+    pub(crate) fn join(&mut self, mut others: Self) {
+        self.tasks.append(&mut others.tasks);
+        self.places.append(&mut others.places);
     }
 }
 

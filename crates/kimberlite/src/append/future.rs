@@ -16,9 +16,10 @@ use crate::tenant::TenantInner;
 
 /// An append that is under way, made by [`Stream::append_async`](crate::Stream::append_async).
 ///
-/// It needs no particular executor, and may be sent to another thread. A wake only tells: an executor
-/// that polls within it, as none in use does, could wait for itself. The future may be dropped at any
-/// time: events that are written already stay, and become durable as if it had been awaited; events
+/// It needs no particular executor, and may be sent to another thread. Its waker is called on whatever
+/// thread led the sync, and may poll, append, panic, and let go of the database; it should not wait
+/// for a place in a full queue, since its thread may be the one that gives places back. The future may
+/// be dropped at any time: events that are written already stay, and become durable as if it had been awaited; events
 /// that still wait for a place in the queue are not appended.
 #[must_use = "only an append that is awaited tells whether it succeeded"]
 pub struct AppendFuture(State);

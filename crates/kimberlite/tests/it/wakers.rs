@@ -1,14 +1,15 @@
 //! Wakers that do on our threads what executors do on theirs: poll the task at once, and let go of it
 //! with all that it owns, the database too.
 
-use std::pin::Pin;
-use std::sync::mpsc::{Receiver, channel};
+use std::pin::{Pin, pin};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use kimberlite::{
-    Ack, AppendFuture, AppendOptions, Database, Disk as _, ExpectedVersion, SyncPolicy, Tenant,
+    Ack, AppendFuture, AppendOptions, Database, Disk as _, ExpectedVersion, QueueLimit, Stream,
+    SyncPolicy, Tenant,
 };
 use kimberlite_testkit::SimulatedDisk;
 
@@ -129,4 +130,90 @@ fn what_looks_at_quiet_logs_may_be_the_one_that_lets_go_of_the_database() {
     });
     let found = receiver.recv_timeout(HANGS);
     assert_eq!(found.expect("the lock is let go of"), ["1"]);
+}
+
+/// Appends again, on the thread that calls it, and has the next one polled.
+struct Again(Stream, Mutex<Option<AppendFuture>>, Sender<String>);
+
+impl Wake for Again {
+    fn wake(self: Arc<Self>) {
+        let early = AppendOptions::new().ack(Ack::Buffered);
+        let appended = self.0.append_with(early, &[event("again")]);
+        let mut in_line = self.1.lock().unwrap().take().expect("it is woken once");
+        let polled = pin!(&mut in_line).poll(&mut Context::from_waker(Waker::noop()));
+        // Without anybody who waits for it the answer would be lost.
+        let _ = self
+            .2
+            .send(format!("{:?} {}", appended.is_ok(), polled.is_ready()));
+    }
+}
+
+#[test]
+fn a_waker_may_append_again_whatever_its_sync_was_made_for() {
+    let acts: [fn(&Tenant); 4] = [
+        |tenant| tenant.flush().unwrap(),
+        |tenant| tenant.settle().unwrap(),
+        |tenant| drop(tenant.checkpoint().unwrap()),
+        |tenant| {
+            // It does not fit into the first segment.
+            let early = AppendOptions::new().ack(Ack::Buffered);
+            let stream = tenant.stream("s").unwrap();
+            let large = event(&"x".repeat(300 << 10));
+            stream.append_with(early, &[large]).unwrap();
+        },
+    ];
+    for (nth, act) in acts.into_iter().enumerate() {
+        let disk = SimulatedDisk::new(3);
+        let policy = SyncPolicy::GroupCommit {
+            max_delay: Duration::from_hours(1),
+        };
+        let db = builder(&disk, 1).sync_policy(policy).open().unwrap();
+        let tenant = db.tenant("t").unwrap();
+        let stream = tenant.stream("s").unwrap();
+        let mut future = stream.append_async(ExpectedVersion::Any, &[event("1")]);
+        let second = stream.append_async(ExpectedVersion::Any, &[event("2")]);
+        let (sender, receiver) = channel();
+        let again = Again(stream, Mutex::new(Some(second)), sender);
+        let waker = Waker::from(Arc::new(again));
+        let polled = pin!(&mut future).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        let acting = std::thread::spawn(move || act(&tenant));
+        let answer = receiver.recv_timeout(HANGS);
+        assert_eq!(answer.as_deref(), Ok("true true"), "act {nth}");
+        acting.join().unwrap();
+    }
+}
+
+#[test]
+fn a_waker_in_line_may_be_polled_by_whoever_gives_its_place_back() {
+    struct Poll(Mutex<Option<AppendFuture>>, Sender<()>);
+    impl Wake for Poll {
+        fn wake(self: Arc<Self>) {
+            let mut future = self.0.lock().unwrap().take().expect("it is woken once");
+            let _ = pin!(&mut future).poll(&mut Context::from_waker(Waker::noop()));
+            let _ = self.1.send(());
+        }
+    }
+    let disk = SimulatedDisk::new(4);
+    let policy = SyncPolicy::GroupCommit {
+        max_delay: Duration::from_hours(1),
+    };
+    let db = builder(&disk, 1).sync_policy(policy);
+    let db = db.queue_limit(QueueLimit::new(1, 1 << 20)).open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let stream = tenant.stream("s").unwrap();
+    drop(stream.append_async(ExpectedVersion::Any, &[event("1")]));
+    let in_line = stream.append_async(ExpectedVersion::Any, &[event("2")]);
+    let (sender, receiver) = channel();
+    let task = Arc::new(Poll(Mutex::new(Some(in_line)), sender));
+    let waker = Waker::from(Arc::clone(&task));
+    let polled =
+        pin!(task.0.lock().unwrap().as_mut().unwrap()).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    let settling = tenant.clone();
+    let settling = std::thread::spawn(move || settling.settle().unwrap());
+    assert_eq!(receiver.recv_timeout(HANGS), Ok(()));
+    settling.join().unwrap();
+    tenant.flush().unwrap();
+    assert_eq!(contents(&db, "t"), ["1", "2"]);
 }
