@@ -283,7 +283,8 @@ impl TenantInner {
     /// Has the kernel decide about an append, and writes what it accepts.
     fn decide(&self, request: &Request<'_>) -> Result<Decided, Error> {
         let ready = self.seal(request);
-        self.commit_sealed(request, ready)
+        let decided = self.commit_sealed(request, ready);
+        self.show_also_after(decided)
     }
 
     /// Seals events on the caller's thread, where stream and session are known.

@@ -275,8 +275,9 @@ impl TenantInner {
     /// Decides an act, and answers once that and all that it was decided on is durable.
     fn decide_act(self: &Arc<Self>, act: RetentionAct, text: Option<&str>) -> Result<Slot, Error> {
         let mut locked = self.writing()?;
-        let decided = self.record_act(locked.engine()?, act, text)?;
+        let decided = self.record_act(locked.engine()?, act, text);
         drop(locked);
+        let decided = self.show_also_after(decided)?;
         self.show()?;
         self.notice();
         Ok(decided?)

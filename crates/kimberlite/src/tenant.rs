@@ -325,7 +325,17 @@ impl TenantInner {
         &self,
         act: impl FnOnce(&mut Engine) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        act(self.writing()?.engine()?)
+        let done = act(self.writing()?.engine()?);
+        self.show_also_after(done)
+    }
+
+    /// Shows, where something failed, what stands before it: that may have been synced for it, and
+    /// nobody else would show it.
+    pub(crate) fn show_also_after<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        if done.is_err() {
+            let _ = self.show();
+        }
+        done
     }
 
     /// Takes the commit lock.

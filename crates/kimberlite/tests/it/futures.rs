@@ -183,6 +183,28 @@ fn an_early_answer_comes_before_the_sync_and_durability_follows_by_itself() {
 }
 
 #[test]
+fn what_an_append_made_durable_before_it_failed_is_shown() {
+    let disk = SimulatedDisk::new(5);
+    let (_db, tenant, stream) = open(&disk, SyncPolicy::GroupCommit { max_delay: LONG });
+    let early = stream.append_with(BUFFERED, &[event("1")]).unwrap();
+    assert_eq!(stream.len().unwrap(), 1);
+    // The next one needs another segment, for which this one is synced, and then there is no space.
+    disk.set_space_bytes(Some(disk.used_bytes()));
+    let large = [event(&"x".repeat(300 << 10))];
+    for awaited in [false, true] {
+        let failed = if awaited {
+            block_on(stream.append_async(BUFFERED, &large))
+        } else {
+            stream.append_with(BUFFERED, &large)
+        };
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::DiskFull);
+        assert!(tenant.durable_position() > early.last_position());
+        assert_eq!(stream.len().unwrap(), 2);
+        assert_eq!(tenant.streams().unwrap()[0].events, 2);
+    }
+}
+
+#[test]
 fn what_an_answer_means_depends_on_the_policy_as_documented() {
     let group = SyncPolicy::GroupCommit { max_delay: LONG };
     let cases = [
