@@ -2,7 +2,7 @@
 
 use kimberlite::{Error, ErrorKind, Record, Tenant};
 
-use crate::model::{Expected, Place, Standing, TenantModel};
+use crate::model::{Expected, Place, TenantModel};
 use crate::operation::STREAMS;
 use crate::world::{Checked, Life, World, told};
 
@@ -199,11 +199,9 @@ pub(crate) fn visible(world: &mut World, tenant: &Tenant, name: &'static str) ->
     let model = world.model(name);
     let visible = model.visible().count();
     let count = count_appends(&found, model).map_err(|error| format!("read {name}: {error}"))?;
-    // An append that failed under `OnFlush` may have been written, and is then seen.
-    let unknown = model.appends.iter().skip(visible);
-    let fits = count == visible
-        || (count > visible && unknown.clone().all(|it| it.standing == Standing::Unknown));
-    if fits {
+    // An append that failed under `OnFlush` may have been written, and is then seen; one that was answered
+    // early is seen once it is durable.
+    if count >= visible {
         return Ok(());
     }
     Err(format!(

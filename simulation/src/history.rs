@@ -2,13 +2,19 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kimberlite::SyncPolicy;
+use kimberlite::{SyncPolicy, WriteMode};
 use kimberlite_testkit::CrashMode;
 
 use crate::interlude::{self, lying_disk};
+use crate::model::{Kept, TenantModel};
 use crate::trace::Counts;
 use crate::world::{Canary, Checked, Life, TENANTS, World};
 use crate::{check, fault, operation};
+
+/// So long that no sync begins by itself: who leads one, and when, is then the history's to say.
+const PATIENT: SyncPolicy = SyncPolicy::GroupCommit {
+    max_delay: std::time::Duration::from_hours(1),
+};
 
 /// How a history went.
 #[derive(Clone, Debug)]
@@ -118,6 +124,8 @@ pub(crate) fn open(world: &mut World) -> Checked<Option<Life>> {
         SyncPolicy::GroupCommit {
             max_delay: std::time::Duration::ZERO,
         },
+        PATIENT,
+        PATIENT,
     ];
     let policy = world.rng.choose(&policies).copied().unwrap_or_default();
     world.note(format!("open, {policy:?}"));
@@ -127,13 +135,26 @@ pub(crate) fn open(world: &mut World) -> Checked<Option<Life>> {
         db,
         policy,
         open: Vec::new(),
+        is_patient: policy == PATIENT,
+        pending: Vec::new(),
     }))
 }
 
 /// Ends a process: by closing the database or not.
 pub(crate) fn end(world: &mut World, life: Life) -> Checked {
-    let Life { db, open, .. } = life;
+    let Life {
+        db, open, pending, ..
+    } = life;
     let mut closed = None;
+    if world.rng.chance(1, 3) {
+        // Before the handles go, which would have what was answered early driven.
+        leave_in_memory(world);
+        leave(world, None);
+        drop((pending, db));
+        return Ok(());
+    }
+    // A future holds the lock of the directory.
+    drop(pending);
     if !world.disk.is_dead() && world.rng.chance(1, 2) {
         let came = db.close();
         closed = world.expect("close", came)?;
@@ -149,12 +170,26 @@ pub(crate) fn end(world: &mut World, life: Life) -> Checked {
     } else {
         drop(db);
     }
+    if world.disk.is_dead() {
+        leave_in_memory(world);
+    }
     leave(world, closed);
     Ok(())
 }
 
+/// Nothing drives what was answered early. Past the page cache it is in no file.
+fn leave_in_memory(world: &mut World) {
+    if world.write_mode == WriteMode::Direct {
+        let models = world.tenants.values_mut();
+        models.for_each(|model| model.kept = model.kept.min(Kept::Written));
+    }
+}
+
 /// The process has ended, and with it perhaps the machine.
 fn leave(world: &mut World, closed: Option<()>) {
+    if world.canary == Some(Canary::EarlyAsDurable) {
+        world.tenants.values_mut().for_each(TenantModel::synced);
+    }
     if world.rng.chance(1, 3) {
         world.disk = world.disk.process_kill();
         world.note("the process ends");
@@ -169,7 +204,7 @@ fn leave(world: &mut World, closed: Option<()>) {
         world
             .tenants
             .values_mut()
-            .for_each(|model| model.kept = false);
+            .for_each(|model| model.kept = Kept::Durable);
     }
     world.trace.counts.crashes += u64::from(closed.is_none());
 }

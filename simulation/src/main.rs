@@ -143,6 +143,8 @@ fn tell(options: &Options, total: &Total, took: Duration) {
             "seconds": took.as_secs_f64(),
             "operations": counts.operations,
             "events": counts.events,
+            "early": counts.early,
+            "awaited": counts.awaited,
             "openings": counts.openings,
             "crashes": counts.crashes,
             "errors": counts.errors,

@@ -11,6 +11,9 @@ pub(crate) enum Standing {
     Durable,
     /// It was acknowledged by a writer that had not synced yet: it must survive a kill.
     Written,
+    /// It was answered before its sync, or is a future that was not answered: readers need not see it,
+    /// and it may go as long as nothing says that it is durable.
+    Early,
     /// It failed without a word about its outcome: it may be there, whole.
     Unknown,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Place {
 pub(crate) struct Append {
     pub(crate) stream: &'static str,
     pub(crate) events: Vec<Event>,
-    /// None while the outcome is unknown.
+    /// None while nothing was told about it.
     pub(crate) place: Option<Place>,
     pub(crate) standing: Standing,
     pub(crate) purged: Purged,
@@ -50,6 +53,18 @@ pub(crate) struct Expected<'a> {
     pub(crate) may_be_purged: bool,
 }
 
+/// How much of a log outlives what happened since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kept {
+    /// What is durable.
+    #[default]
+    Durable,
+    /// What was acknowledged, but not early: that was only in memory.
+    Written,
+    /// Also what was answered early: it is in the file.
+    Early,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TenantModel {
     pub(crate) appends: Vec<Append>,
@@ -57,8 +72,8 @@ pub(crate) struct TenantModel {
     pub(crate) marked: usize,
     /// The newest checkpoint that was acknowledged has at least this size.
     pub(crate) checkpoint_size: u64,
-    /// Since the log was opened last nothing happened that loses what was written.
-    pub(crate) kept: bool,
+    /// What nothing that happened since the log was opened last can have lost.
+    pub(crate) kept: Kept,
     /// It was closed without an error, and not opened since.
     pub(crate) closed: bool,
     /// Legal holds in force, by their id, and the stream that each covers if not all.
@@ -102,20 +117,31 @@ impl TenantModel {
         self.appends.push(append);
     }
 
-    /// What readers of a writer see: what was acknowledged.
+    /// What readers of a writer see: what was acknowledged, and not early.
     pub(crate) fn visible(&self) -> impl Iterator<Item = &Append> {
+        let known = |append: &&Append| append.standing < Standing::Early;
+        self.appends.iter().filter(known)
+    }
+
+    /// What stands in the log.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &Append> {
         let known = |append: &&Append| append.standing != Standing::Unknown;
         self.appends.iter().filter(known)
     }
 
+    /// Whether readers may see more than is known of.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.visible().count() < self.appends.len()
+    }
+
     pub(crate) fn stream_len(&self, stream: &str) -> u64 {
-        let events = self.visible().filter(|append| append.stream == stream);
+        let events = self.written().filter(|append| append.stream == stream);
         events.map(|append| append.events.len() as u64).sum()
     }
 
-    /// The position after the last acknowledged event.
+    /// The position after the last acknowledged event whose place is known.
     pub(crate) fn end(&self) -> u64 {
-        self.visible()
+        self.written()
             .filter_map(|append| Some(append.place?.position + append.events.len() as u64))
             .max()
             .unwrap_or(0)
@@ -125,7 +151,8 @@ impl TenantModel {
     pub(crate) fn required(&self) -> usize {
         let is_required = |append: &&Append| match append.standing {
             Standing::Durable => true,
-            Standing::Written => self.kept,
+            Standing::Written => self.kept >= Kept::Written,
+            Standing::Early => self.kept >= Kept::Early,
             Standing::Unknown => false,
         };
         self.appends.iter().filter(is_required).count()
@@ -171,9 +198,22 @@ impl TenantModel {
     /// Everything that was acknowledged has been synced.
     pub(crate) fn synced(&mut self) {
         for append in &mut self.appends {
-            if append.standing == Standing::Written {
+            if append.standing < Standing::Unknown {
                 append.standing = Standing::Durable;
             }
+        }
+    }
+
+    /// The log says that everything before a position is durable.
+    pub(crate) fn durable_to(&mut self, position: u64) {
+        let last = self.appends.iter().rposition(|append| {
+            let count = append.events.len() as u64;
+            let end = append.place.map(|place| place.position + count);
+            end.is_some_and(|end| end <= position)
+        });
+        let durable = last.map_or(0, |last| last + 1);
+        for append in self.appends.iter_mut().take(durable) {
+            append.standing = Standing::Durable;
         }
     }
 
@@ -191,7 +231,7 @@ impl TenantModel {
             append.standing = Standing::Durable;
         }
         self.marked = count;
-        self.kept = true;
+        self.kept = Kept::Early;
         self.closed = false;
     }
 }

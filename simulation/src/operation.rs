@@ -1,6 +1,7 @@
 //! What is done with an open database.
 
 mod append;
+mod early;
 mod keep;
 mod read;
 mod retain;
@@ -16,6 +17,8 @@ use crate::world::{Checked, Life, World};
 pub(crate) enum Operation {
     OpenTenant,
     Append,
+    /// Awaits the futures of a tenant.
+    Await,
     /// With a version that the stream does not have.
     AppendElsewhere,
     /// Nothing, or under a name that is not allowed.
@@ -39,9 +42,10 @@ pub(crate) enum Operation {
 }
 
 /// How often each is done, beside the others.
-const WEIGHTS: [(Operation, u64); 20] = [
+const WEIGHTS: [(Operation, u64); 21] = [
     (Operation::OpenTenant, 6),
     (Operation::Append, 40),
+    (Operation::Await, 4),
     (Operation::AppendElsewhere, 5),
     (Operation::AppendInvalid, 1),
     (Operation::ReadAll, 3),
@@ -95,7 +99,7 @@ fn perform_this(world: &mut World, life: &mut Life, operation: Operation) -> Che
 }
 
 /// Does something with one of the tenants that are open.
-fn perform_on_one(world: &mut World, life: &Life, operation: Operation) -> Checked {
+fn perform_on_one(world: &mut World, life: &mut Life, operation: Operation) -> Checked {
     let Some(&name) = world.rng.choose(&life.open) else {
         return Ok(());
     };
@@ -103,8 +107,10 @@ fn perform_on_one(world: &mut World, life: &Life, operation: Operation) -> Check
     let tenant = &came.map_err(|error| format!("an open tenant is not: {error}"))?;
     let on = On { tenant, name };
     match operation {
+        Operation::Append if life.is_patient => early::append(world, life, on),
         Operation::Append => append::append(world, life, on),
-        Operation::AppendElsewhere => append::elsewhere(world, on),
+        Operation::Await => early::wait(world, life, on),
+        Operation::AppendElsewhere => append::elsewhere(world, life, on),
         Operation::AppendInvalid => append::invalid(world, on),
         Operation::ReadAll => check::visible(world, tenant, name),
         Operation::ReadStream => read::stream(world, on),

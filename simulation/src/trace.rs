@@ -9,6 +9,10 @@ pub struct Counts {
     pub operations: u64,
     /// Events whose append was acknowledged.
     pub events: u64,
+    /// Appends that were answered before their sync.
+    pub early: u64,
+    /// Futures that were polled to their end.
+    pub awaited: u64,
     /// Tenants that were opened and held against the model.
     pub openings: u64,
     /// Power losses and kills.
@@ -35,6 +39,8 @@ impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.operations += other.operations;
         self.events += other.events;
+        self.early += other.early;
+        self.awaited += other.awaited;
         self.openings += other.openings;
         self.crashes += other.crashes;
         self.errors += other.errors;

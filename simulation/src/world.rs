@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::Arc;
 
-use kimberlite::{Database, DatabaseBuilder, Encryption, Error, ErrorKind, SyncPolicy, WriteMode};
+use kimberlite::{
+    AppendFuture, Database, DatabaseBuilder, Encryption, Error, ErrorKind, SyncPolicy, WriteMode,
+};
 use kimberlite_testkit::{Lie, NonceLedger, Rng, SimulatedDisk};
 
 use crate::environment::{JumpingClock, SeededEntropy};
@@ -25,6 +27,8 @@ pub enum Canary {
     Lie(Lie, u64),
     /// Every process draws the same random bytes.
     RepeatedEntropy,
+    /// Answers before the sync are taken for promises that last.
+    EarlyAsDurable,
 }
 
 /// A copy of the directory, and what must be in it.
@@ -60,10 +64,10 @@ pub(crate) struct World {
     pub(crate) is_directory_doubtful: bool,
     /// Events are large, so that there are several segments.
     pub(crate) large: bool,
-    write_mode: WriteMode,
+    pub(crate) write_mode: WriteMode,
     /// Makes every event another one.
     pub(crate) numbered: u64,
-    canary: Option<Canary>,
+    pub(crate) canary: Option<Canary>,
 }
 
 /// A process with the database open.
@@ -73,6 +77,21 @@ pub(crate) struct Life {
     pub(crate) policy: SyncPolicy,
     /// The tenants that were opened, and are what the model says.
     pub(crate) open: Vec<&'static str>,
+    /// Nobody syncs before it is asked for: appends are answered early, or awaited.
+    pub(crate) is_patient: bool,
+    /// Futures that were not answered yet.
+    pub(crate) pending: Vec<Pending>,
+}
+
+/// An append that is awaited.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) name: &'static str,
+    pub(crate) future: AppendFuture,
+    /// Its number in the model.
+    pub(crate) nth: usize,
+    /// The offset of its first event.
+    pub(crate) offset: u64,
 }
 
 impl World {
@@ -122,7 +141,7 @@ impl World {
     pub(crate) fn builder_at(&mut self, disk: &SimulatedDisk, path: &str) -> DatabaseBuilder {
         let seed = match self.canary {
             Some(Canary::RepeatedEntropy) => 7,
-            Some(Canary::Lie(..)) | None => self.rng.next_u64(),
+            _ => self.rng.next_u64(),
         };
         let encryptions = [
             Encryption::On,

@@ -2,6 +2,7 @@
 
 use super::{Opening, check_spoiled, spoil_copy};
 use crate::history::open;
+use crate::model::Kept;
 use crate::world::{Checked, TENANTS, World};
 use crate::{check, operation};
 use kimberlite_testkit::CrashMode;
@@ -30,7 +31,7 @@ pub(crate) fn last_life(world: &mut World) -> Checked {
     world
         .tenants
         .values_mut()
-        .for_each(|model| model.kept = false);
+        .for_each(|model| model.kept = Kept::Durable);
     world.trace.counts.crashes += 1;
     let again = spoil_copy(&world.disk);
     let disk = spoil_copy(&world.disk);

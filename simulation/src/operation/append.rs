@@ -1,7 +1,7 @@
 //! Appending: what is acknowledged goes into the model where the receipt says, what fails as what may
 //! be there.
 
-use kimberlite::{Error, ErrorKind, Event, ExpectedVersion, Offset, Receipt};
+use kimberlite::{Ack, AppendOptions, Error, ErrorKind, Event, ExpectedVersion, Offset, Receipt};
 
 use super::On;
 use crate::model::{Append, Place, Purged, Standing};
@@ -79,7 +79,7 @@ pub(super) fn append(world: &mut World, life: &Life, on: On<'_>) -> Checked {
 }
 
 /// Appends with a version that the stream does not have, which is refused.
-pub(super) fn elsewhere(world: &mut World, on: On<'_>) -> Checked {
+pub(super) fn elsewhere(world: &mut World, life: &Life, on: On<'_>) -> Checked {
     let stream = draw_stream(world);
     let events = draw_events(world);
     let len = world.model(on.name).stream_len(stream);
@@ -90,7 +90,12 @@ pub(super) fn elsewhere(world: &mut World, on: On<'_>) -> Checked {
     };
     let handle = on.tenant.stream(stream);
     let handle = handle.map_err(|error| format!("a stream without a handle: {}", told(&error)))?;
-    match handle.append(wrong, &events) {
+    let mut options = AppendOptions::new().expected(wrong);
+    if life.is_patient {
+        // It is decided on what is not durable, and would wait for that.
+        options = options.ack(Ack::Buffered);
+    }
+    match handle.append_with(options, &events) {
         Err(error) if error.kind() == ErrorKind::WrongVersion => {
             world.note(format!("refused {wrong:?} of {}/{stream}", on.name));
             Ok(())
@@ -119,21 +124,25 @@ pub(super) fn invalid(world: &mut World, on: On<'_>) -> Checked {
 }
 
 /// The version of a stream of `len` events.
-fn exact(len: u64) -> ExpectedVersion {
+pub(super) fn exact(len: u64) -> ExpectedVersion {
     len.checked_sub(1)
         .map_or(ExpectedVersion::NoStream, |last| {
             ExpectedVersion::Exact(Offset::new(last))
         })
 }
 
-enum Came {
+pub(super) enum Came {
     Done(Receipt),
     /// Nothing was appended, for certain.
     Nothing,
     Unknown,
 }
 
-fn acknowledged(world: &mut World, what: &str, came: Result<Receipt, Error>) -> Checked<Came> {
+pub(super) fn acknowledged(
+    world: &mut World,
+    what: &str,
+    came: Result<Receipt, Error>,
+) -> Checked<Came> {
     let kind = came.as_ref().err().map(Error::kind);
     Ok(match (world.expect(what, came)?, kind) {
         (Some(receipt), _) => Came::Done(receipt),
@@ -142,11 +151,11 @@ fn acknowledged(world: &mut World, what: &str, came: Result<Receipt, Error>) -> 
     })
 }
 
-fn draw_stream(world: &mut World) -> &'static str {
+pub(super) fn draw_stream(world: &mut World) -> &'static str {
     world.rng.choose(&STREAMS).copied().unwrap_or("s")
 }
 
-fn draw_events(world: &mut World) -> Vec<Event> {
+pub(super) fn draw_events(world: &mut World) -> Vec<Event> {
     let count = match world.rng.below(12) {
         0 => 1 + world.rng.below(40),
         1..=4 => 2 + world.rng.below(3),

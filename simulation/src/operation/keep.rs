@@ -1,8 +1,9 @@
 //! What keeps a database: opening, syncing, checkpoints, copies; and what disturbs it.
 
-use kimberlite::{BackupOptions, ErrorKind};
+use kimberlite::{BackupOptions, ErrorKind, WriteMode};
 
 use super::On;
+use crate::model::Kept;
 use crate::world::{BACKUP, Backup, Checked, DirectoryCopy, Life, TENANTS, World};
 use crate::{check, fault};
 
@@ -20,7 +21,9 @@ pub(super) fn open_tenant(world: &mut World, life: &mut Life) -> Checked {
 pub(super) fn plan_fault(world: &mut World) {
     fault::plan(world);
     for model in world.tenants.values_mut() {
-        model.kept &= !world.faulty;
+        if world.faulty {
+            model.kept = Kept::Durable;
+        }
     }
 }
 
@@ -102,7 +105,12 @@ pub(super) fn back_up(world: &mut World, life: &mut Life) -> Checked {
 pub(super) fn copy(world: &mut World) {
     let disk = world.disk.snapshot();
     disk.set_space_bytes(None);
-    let tenants = world.tenants.clone();
+    let mut tenants = world.tenants.clone();
+    if world.write_mode == WriteMode::Direct {
+        // What nobody synced is in no file yet.
+        let models = tenants.values_mut();
+        models.for_each(|model| model.kept = model.kept.min(Kept::Written));
+    }
     let backups = world.backups.clone();
     world.copy = Some(DirectoryCopy {
         disk,

@@ -86,11 +86,11 @@ fn refused(world: &mut World, what: &str, error: &Error, on: On<'_>) -> Checked 
     Ok(())
 }
 
-/// A stream that has events for certain, or none for all of them.
+/// A stream that has events which readers see, or none for all of them.
 fn draw_scope(world: &mut World, on: On<'_>) -> Option<&'static str> {
     let model = world.model(on.name);
     let mut streams = STREAMS.to_vec();
-    streams.retain(|name| model.stream_len(name) > 0);
+    streams.retain(|name| model.visible().any(|append| append.stream == *name));
     if world.rng.chance(1, 2) {
         return None;
     }

@@ -44,3 +44,10 @@ fn a_nonce_that_repeats_is_found_within_20_histories() {
     let failure = found(Canary::RepeatedEntropy, 20);
     assert!(failure.contains("sealed two payloads"), "{failure}");
 }
+
+#[test]
+fn early_answers_that_are_taken_for_promises_are_found_within_60_histories() {
+    let failure = found(Canary::EarlyAsDurable, 60);
+    let is_loss = ["were acknowledged", "is gone"].map(|told| failure.contains(told));
+    assert!(is_loss.contains(&true), "{failure}");
+}

@@ -19,6 +19,10 @@ fn a_few_hundred_histories_break_no_promise_and_meet_every_fault() {
     assert!(counts.openings > 3 * SEEDS, "{counts:?}");
     assert!(counts.crashes > SEEDS, "{counts:?}");
     assert!(counts.errors > SEEDS, "{counts:?}");
+    assert!(
+        counts.early > SEEDS && counts.awaited > SEEDS / 4,
+        "{counts:?}"
+    );
     assert!(counts.torn > SEEDS / 10, "{counts:?}");
     assert!(counts.told > SEEDS, "{counts:?}");
     assert!(counts.sealings > 20 * SEEDS, "{counts:?}");
