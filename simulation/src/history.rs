@@ -170,7 +170,7 @@ pub(crate) fn end(world: &mut World, life: Life) -> Checked {
     } else {
         drop(db);
     }
-    if world.disk.is_dead() {
+    if world.disk.is_dead() || (world.faulty && closed.is_none()) {
         leave_in_memory(world);
     }
     leave(world, closed);

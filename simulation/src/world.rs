@@ -172,7 +172,7 @@ impl World {
             Err(error) if self.explains(&error) => {
                 self.trace.counts.errors += 1;
                 let told = told(&error);
-                self.is_directory_doubtful |= told.contains("sync directory");
+                self.is_directory_doubtful |= self.disk.failed_directory_syncs() > 0;
                 self.note(format!("{what}: {told}"));
                 Ok(None)
             }

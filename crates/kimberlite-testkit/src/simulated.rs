@@ -99,6 +99,11 @@ impl SimulatedDisk {
         self.core().dead
     }
 
+    /// How many syncs of directories failed on this disk: names that were unsynced then count as clean.
+    pub fn failed_directory_syncs(&self) -> u64 {
+        self.core().failed_directory_syncs
+    }
+
     /// How many syncs of files and directories succeeded on this disk.
     pub fn syncs(&self) -> u64 {
         self.core().syncs

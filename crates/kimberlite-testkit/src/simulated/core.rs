@@ -60,6 +60,7 @@ pub(super) struct Core {
     pub(super) locked: BTreeSet<NodeId>,
     pub(super) ops: u64,
     pub(super) syncs: u64,
+    pub(super) failed_directory_syncs: u64,
     pub(super) reads: u64,
     pub(super) dead: bool,
     pub(super) cut_write: Option<CutWrite>,
@@ -90,6 +91,7 @@ impl Core {
             locked: BTreeSet::new(),
             ops: 0,
             syncs: 0,
+            failed_directory_syncs: 0,
             reads: 0,
             dead: false,
             cut_write: None,
@@ -250,6 +252,7 @@ impl Core {
             Turn::Succeeds => self.tree.sync_directory(node),
             Turn::Fails(errno) => {
                 self.tree.give_up_directory(node);
+                self.failed_directory_syncs += 1;
                 return Err(failed(path, "sync directory", errno));
             }
             Turn::Crashes => return Err(crashed(path, "sync directory")),
