@@ -305,3 +305,19 @@ pub(crate) fn discard_torn(
     );
     Ok(())
 }
+
+/// Writes zeros once more over a tail that an earlier opening cut off and did not get far enough to
+/// record: when its sync failed, the page cache shows zeros where the disk may have what was cut off.
+pub(crate) fn discard_again(
+    segment: &Segment,
+    scan: &TailScan,
+    tail: &TailDiscarded,
+) -> Result<(), StorageError> {
+    let end = tail.byte.saturating_add(tail.bytes);
+    let end = end.min(segment.header.segment_bytes);
+    if tail.segment_base == segment.base() && scan.end_at < end {
+        segment.file.zero(scan.end_at..end)?;
+        segment.file.sync_data()?;
+    }
+    Ok(())
+}

@@ -75,6 +75,35 @@ fn a_sector_that_was_lost_is_torn_only_above_the_watermark() {
 }
 
 #[test]
+fn a_torn_end_never_comes_back_after_a_sync_of_its_zeros_that_failed() {
+    let (rig, last) = with_last(Durability::Group);
+    drop(rig.writer);
+    let lost = (last.at / SECTOR + 1) * SECTOR - last.at;
+    let zeros = vec![0; usize::try_from(lost).unwrap()];
+    rig.disk.overwrite(segment(0), last.at, &zeros);
+    let mut failed = 0;
+    for op in 1..100 {
+        let disk = rig.disk.snapshot();
+        disk.fail_sync_at(disk.ops() + op);
+        let Err(error) = Rig::open(&disk, 3) else {
+            break;
+        };
+        if disk.failed_directory_syncs() > 0 {
+            continue;
+        }
+        failed += 1;
+        let mut found = Rig::open(&disk, 4).unwrap();
+        assert!(found.report.tail_discarded.is_some(), "op {op}, {error}");
+        found.append(&one(b"other"));
+        found.disk = disk.crash(CrashMode::LoseUnsynced);
+        let again = found.reopen();
+        assert_eq!(again.report.tail_discarded, None, "op {op}, {error}");
+        again.check();
+    }
+    assert!(failed > 0);
+}
+
+#[test]
 fn a_checkpoint_makes_a_lost_sector_of_the_last_group_damage() {
     let (mut rig, last) = with_last(Durability::Group);
     rig.checkpoint().unwrap();
