@@ -9,6 +9,6 @@ mod files;
 mod manifest;
 mod parts;
 
-pub use files::{FileContent, copy_file, file_matches, write_file};
+pub use files::{FileContent, copy_file, file_matches, sync_names, write_file};
 pub use manifest::{BackedUpFile, BackedUpTenant, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use parts::{SegmentContent, SegmentPart};

@@ -56,7 +56,7 @@ pub use append_queue::{Admission, AppendQueue, Place, QueueLimit};
 pub use background::Background;
 pub use backup::{
     BackedUpFile, BackedUpTenant, FileContent, MANIFEST_BYTES_MAX, Manifest, ManifestError,
-    SegmentContent, SegmentPart, copy_file, file_matches, write_file,
+    SegmentContent, SegmentPart, copy_file, file_matches, sync_names, write_file,
 };
 pub use budget::Budget;
 pub use checkpoint::{CheckpointFiles, CheckpointStore, HistoryState, Statement, Witness};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use kimberlite_disk::{Access, Disk, DiskError};
 use kimberlite_storage::{
     BackedUpFile, BackedUpTenant, CheckpointStore, FileContent, MANIFEST_BYTES_MAX, Manifest,
-    SegmentPart, StorageError, file_matches, write_file,
+    SegmentPart, StorageError, file_matches, sync_names, write_file,
 };
 use kimberlite_types::{ChainHash, LogId, Position, TenantName};
 use zeroize::Zeroizing;
@@ -454,6 +454,7 @@ impl Run<'_> {
             files,
         };
         let disk = self.disk.as_ref();
+        sync_names(disk, &self.to, &manifest.files)?;
         put_manifest(disk, &self.to, &manifest, MANIFEST_BYTES_MAX)?;
         disk.remove(&self.to.join(MARKER_NAME))?;
         disk.sync_dir(&self.to)?;

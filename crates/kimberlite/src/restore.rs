@@ -12,6 +12,7 @@ use kimberlite_crypto::{RootKey, SignedCheckpoint, Signer, internal_hash};
 use kimberlite_disk::{Access, Disk, DiskError};
 use kimberlite_storage::{
     BackedUpTenant, CheckpointStore, Manifest, Statement, StorageError, copy_file, file_matches,
+    sync_names,
 };
 use kimberlite_types::{TenantName, Timestamp};
 use zeroize::Zeroizing;
@@ -139,6 +140,7 @@ impl DatabaseBuilder {
         let tenants = manifest.tenants.iter();
         let tenants = tenants.map(|tenant| restore.tenant(tenant));
         let tenants = tenants.collect::<Result<Vec<_>, Error>>()?;
+        sync_names(disk.as_ref(), &to, &manifest.files)?;
         disk.remove(&to.join(MARKER_NAME))?;
         disk.sync_dir(&to)?;
         Ok(RestoreReport {

@@ -1,5 +1,6 @@
 //! Files of a backup: written, read back, and compared.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use kimberlite_crypto::{InternalHash, InternalHasher, internal_hash};
@@ -130,6 +131,26 @@ pub fn copy_file(
     } else {
         Err(damaged(entry))
     }
+}
+
+/// Makes the names of files below `root` durable. A run that was cut short may have named a file, whose
+/// bytes are durable then, without having synced its directory; who finds it there takes it as it is.
+///
+/// # Errors
+///
+/// [`StorageError::Disk`] when a directory cannot be synced.
+pub fn sync_names(
+    disk: &dyn Disk,
+    root: &Path,
+    files: &[BackedUpFile],
+) -> Result<(), StorageError> {
+    let below = files.iter().map(|file| Path::new(&file.path));
+    let directories: BTreeSet<_> = below.flat_map(|path| path.ancestors().skip(1)).collect();
+    // What is in a directory sorts behind it: the deepest come first.
+    for directory in directories.into_iter().rev() {
+        disk.sync_dir(&root.join(directory))?;
+    }
+    Ok(())
 }
 
 /// A file that is being written beside the name that it will have.

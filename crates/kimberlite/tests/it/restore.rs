@@ -235,11 +235,12 @@ fn a_restore_that_is_cut_short_anywhere_is_not_opened_and_goes_on() {
         let _ = restore(&disk, "/a", 2)
             .and_then(|_| open_at(&disk, "/a", 3).open()?.tenant("t").map(drop));
         for mode in [
-            CrashMode::LoseUnsynced,
-            CrashMode::KeepUnsynced,
-            CrashMode::Mixed(op),
+            Some(CrashMode::LoseUnsynced),
+            Some(CrashMode::KeepUnsynced),
+            Some(CrashMode::Mixed(op)),
+            None,
         ] {
-            let disk = disk.crash(mode);
+            let mut disk = mode.map_or_else(|| disk.process_kill(), |mode| disk.crash(mode));
             let looked = open_at(&disk, "/a", 4).read_only(true).open();
             match looked.and_then(|db| db.existing_tenant("t").map(drop)) {
                 Ok(()) => opened += 1,
@@ -248,6 +249,8 @@ fn a_restore_that_is_cut_short_anywhere_is_not_opened_and_goes_on() {
                     assert!(kinds.contains(&error.kind()), "op {op}, {mode:?}: {error}");
                     refused += 1;
                     restore(&disk, "/a", 5).unwrap();
+                    // Also what the one that was cut short had written is durable.
+                    disk = disk.crash(CrashMode::LoseUnsynced);
                 }
             }
             check_restored(&disk, "/a", &["0", "1"]);
