@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::DiskError;
+use crate::{DiskError, FileView};
 
 /// How many zeros one slice of a zeroing write holds.
 const ZEROS_BYTES: usize = 64 << 10;
@@ -258,6 +258,20 @@ pub trait DiskFile: Debug + Send + Sync {
     ///
     /// [`DiskError::ShortRead`] when the file is shorter.
     fn map(&self, bytes: u64) -> Result<Bytes, DiskError>;
+
+    /// A read-only view of the first `bytes` bytes of a file whose bytes may change where nobody looks;
+    /// `None` where the disk has none.
+    ///
+    /// What is borrowed from the view must not change while it is borrowed, and the file must not get
+    /// shorter while there is a view of it.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::ShortRead`] when the file is shorter.
+    fn view(&self, bytes: u64) -> Result<Option<FileView>, DiskError> {
+        let _ = bytes;
+        Ok(None)
+    }
 
     /// Whether neither the group nor others may read or write the file.
     ///

@@ -56,4 +56,5 @@ pub use appender::{Appender, WriteMode};
 pub use direct::BLOCK_BYTES;
 pub use disk::{Access, DirectoryLock, Disk, DiskDirectory, DiskFile, Entry, OpenMode};
 pub use error::DiskError;
+pub use map::FileView;
 pub use os::{OsDisk, handles_max};

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 
 use bytes::Bytes;
-use memmap2::MmapOptions;
+use memmap2::{MmapOptions, MmapRaw};
 
 /// Maps the first `bytes` bytes of a file, of which there must be that many.
 ///
@@ -39,6 +39,42 @@ pub(crate) fn map_read_only(file: &File, bytes: u64) -> io::Result<Bytes> {
         "the mapping is as long as was asked for"
     );
     Ok(Bytes::from_owner(mapping))
+}
+
+/// A read-only view of a file whose bytes may change where nobody looks.
+///
+/// Whoever asks for bytes of it answers for it that they do not change while they are borrowed, as in a
+/// file of pages that are written only while nothing points to them.
+#[derive(Debug)]
+pub struct FileView {
+    mapping: MmapRaw,
+}
+
+impl FileView {
+    /// Maps the first `bytes` bytes of a file, of which there must be that many, and which does not get
+    /// shorter.
+    pub(crate) fn new(file: &File, bytes: u64) -> io::Result<Self> {
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mapping = MmapOptions::new().len(length).map_raw_read_only(file)?;
+        Ok(Self { mapping })
+    }
+
+    /// `bytes` bytes from `offset` on; `None` when the view ends before.
+    #[inline]
+    pub fn bytes(&self, offset: u64, bytes: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(bytes)?;
+        if end > self.mapping.len() {
+            return None;
+        }
+        // SAFETY: the place is within the mapping, which has more than `start` bytes.
+        let place = unsafe { self.mapping.as_ptr().add(start) };
+        // SAFETY: the mapping has `bytes` bytes from there on, is readable, and lives as long as what is
+        // returned. That they do not change meanwhile is what the caller answers for: this process writes
+        // to pages only that no reader can reach, other processes are kept away by the directory lock,
+        // and the file never gets shorter.
+        Some(unsafe { std::slice::from_raw_parts(place, bytes) })
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +111,26 @@ mod tests {
             let mapped = map_read_only(&file, u64::try_from(bytes).unwrap()).unwrap();
             assert_eq!(mapped, read[..bytes], "{bytes} bytes");
         }
+    }
+
+    #[test]
+    fn a_view_shows_what_is_written_later_and_nothing_behind_its_end() {
+        let mut file = file_of(3 * 4096);
+        let view = FileView::new(&file, 2 * 4096).unwrap();
+        assert_eq!(view.bytes(4096, 3), Some(&[(4096 % 251) as u8, 81, 82][..]));
+        file.seek(std::io::SeekFrom::Start(4096)).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(view.bytes(4096, 3), Some(&b"new"[..]));
+        assert_eq!(view.bytes(2 * 4096 - 2, 2).map(<[u8]>::len), Some(2));
+        for (offset, bytes) in [
+            (2 * 4096 - 2, 3),
+            (2 * 4096, 1),
+            (u64::MAX, 1),
+            (1, usize::MAX),
+        ] {
+            assert_eq!(view.bytes(offset, bytes), None, "{bytes} at {offset}");
+        }
+        assert_eq!(view.bytes(2 * 4096, 0), Some(&[][..]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::lock::OsLock;
-use crate::map::map_read_only;
+use crate::map::{FileView, map_read_only};
 use crate::{Access, DirectoryLock, Disk, DiskDirectory, DiskError, DiskFile, Entry, OpenMode};
 
 /// The permission bits of group and others.
@@ -227,6 +227,15 @@ impl DiskFile for OsFile {
             return Err(self.short_read(0, bytes));
         }
         map_read_only(&self.file, bytes).map_err(self.failed("map"))
+    }
+
+    fn view(&self, bytes: u64) -> Result<Option<FileView>, DiskError> {
+        if self.bytes()? < bytes {
+            return Err(self.short_read(0, bytes));
+        }
+        FileView::new(&self.file, bytes)
+            .map(Some)
+            .map_err(self.failed("map"))
     }
 
     fn is_private(&self) -> Result<bool, DiskError> {

@@ -178,6 +178,14 @@ fn check_bytes(disk: &dyn Disk, root: &Path) {
         let mapped = second.map(u64_of(bytes)).expect("the file is that long");
         assert_eq!(mapped, expected[..bytes], "a mapping equals a read");
     }
+    if let Some(view) = second.view(4106).expect("the file is that long") {
+        assert_eq!(
+            view.bytes(4095, 11),
+            Some(&b"overwritten"[..]),
+            "a view equals a read"
+        );
+        assert_eq!(view.bytes(4096, 11), None, "a view ends where it was told");
+    }
     assert_eq!(
         disk.read(&path, u64_of(expected.len()))
             .expect("just short enough"),
@@ -231,6 +239,11 @@ fn check_refusals(disk: &dyn Disk, root: &Path) {
     let short = file.map(6);
     assert!(
         matches!(short, Err(DiskError::ShortRead { .. })),
+        "{short:?}"
+    );
+    let short = file.view(6);
+    assert!(
+        matches!(short, Ok(None) | Err(DiskError::ShortRead { .. })),
         "{short:?}"
     );
     let large = disk.read(&path, 4);
