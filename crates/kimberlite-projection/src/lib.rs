@@ -50,6 +50,7 @@
 mod batch;
 mod error;
 mod projection;
+pub mod store;
 mod stream_index;
 
 pub use batch::{Batch, FrameSummary};

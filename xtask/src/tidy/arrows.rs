@@ -9,7 +9,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("kimberlite-disk", &[]),
     ("kimberlite-crypto", &["kimberlite-types"]),
     ("kimberlite-kernel", &["kimberlite-types"]),
-    ("kimberlite-projection", &["kimberlite-types"]),
+    (
+        "kimberlite-projection",
+        &["kimberlite-crypto", "kimberlite-disk", "kimberlite-types"],
+    ),
     (
         "kimberlite-storage",
         &["kimberlite-crypto", "kimberlite-disk", "kimberlite-types"],

@@ -1,0 +1,658 @@
+//! A store for derived state: a copy-on-write B+tree in one file.
+//!
+//! Keys are bytes in their order, of up to [`KEY_BYTES_MAX`]; values are bytes, of up to
+//! [`VALUE_BYTES_MAX`]. One [`Store`] writes; any number of [`StoreReader`]s take [`Snapshot`]s, which
+//! never change, wait for nobody and keep nobody waiting.
+//!
+//! A commit changes any number of entries at once, together with the position of the log up to which
+//! they were derived. It goes to memory and is seen by the next snapshot. A flush writes all that was
+//! committed since the last one. What a crash takes is derived again from the log, so nothing is written
+//! twice and no commit waits for the disk.
+//!
+//! * **Invariant:** the file holds a whole state that was committed, at every moment: the newest superblock
+//!   that is whole, and what it points to. What does not agree with it is damage, never an answer.
+//! * **Invariant:** a page is written only while nothing points to it: no durable superblock, no snapshot.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use kimberlite_crypto::internal_hash;
+use kimberlite_disk::{Access, Disk, DiskError, DiskFile, OpenMode};
+use kimberlite_types::Position;
+
+mod check;
+mod cursor;
+mod error;
+mod flush;
+mod memory;
+mod node;
+mod page;
+mod pages;
+mod space;
+mod superblock;
+mod tree;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::check::StoreSize;
+pub use self::cursor::{Cursor, Entry};
+pub use self::error::StoreError;
+pub use self::value::Value;
+
+use self::flush::PageWriter;
+use self::page::{PAGE_BYTES, Page, PageId, RunRef};
+use self::pages::{PageCache, Pages};
+use self::space::{Age, FIRST_PAGE, Space};
+use self::superblock::Superblock;
+use self::tree::{Change, NewValue, Root, Tally};
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// The longest value, in bytes: 16 MiB.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// The longest value that stands in its leaf, so that two entries fit into one.
+const INLINE_BYTES_MAX: usize = 900;
+
+const _: () = assert!(2 * (KEY_BYTES_MAX + INLINE_BYTES_MAX + 4) + 12 <= page::BODY_BYTES);
+
+/// What a store is derived from, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    log_id: [u8; 32],
+    name_hash: [u8; 32],
+    version: u32,
+}
+
+impl Identity {
+    /// The store of version `version` of the projection `name` of a log.
+    pub fn new(log_id: [u8; 32], name: &str, version: u32) -> Self {
+        Self {
+            log_id,
+            name_hash: *internal_hash(name.as_bytes()).as_bytes(),
+            version,
+        }
+    }
+}
+
+/// How much of the log was taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Everything before this position.
+    pub position: Position,
+    /// The chain hash before that position, by which another history is told from this one.
+    pub chain: [u8; 32],
+}
+
+/// How a store is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Whether pages are read through a mapping of the file, where the disk gives one. Default: true.
+    pub mapped: bool,
+    /// Bytes of pages that are kept in memory when they are not mapped. Default: 32 MiB.
+    pub cache_bytes_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            mapped: true,
+            cache_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// A state of the store that never changes.
+#[derive(Debug)]
+struct Version {
+    root: Option<Root>,
+    entries: u64,
+    applied: Applied,
+    age: Age,
+    pages: Arc<Pages>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    current: RwLock<Arc<Version>>,
+}
+
+impl Shared {
+    fn current(&self) -> Arc<Version> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The writer of a store.
+pub struct Store {
+    file: Arc<dyn DiskFile>,
+    identity: Identity,
+    options: StoreOptions,
+    cache: Arc<PageCache>,
+    shared: Arc<Shared>,
+    /// Versions that may still be read, oldest first.
+    read: Vec<(Age, Weak<Version>)>,
+    space: Space,
+    space_run: Option<RunRef>,
+    /// Commits that are durable.
+    durable: u64,
+    /// Bytes of memory that was committed and not flushed.
+    pending_bytes: usize,
+    is_poisoned: bool,
+}
+
+impl Store {
+    /// Makes a store without entries, durably.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::AlreadyExists`] when there is a file of that name, and other errors of the disk.
+    pub fn create(
+        disk: &dyn Disk,
+        path: &Path,
+        identity: Identity,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let directory = disk.open_dir(path.parent().unwrap_or(Path::new(".")))?;
+        let file = disk.create(path, Access::Private)?;
+        file.allocate(0..PageId::new(FIRST_PAGE).offset())?;
+        let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
+        let pages = Pages::new(Arc::clone(&file), FIRST_PAGE, &cache, options.mapped)?;
+        let version = Arc::new(Version {
+            root: None,
+            entries: 0,
+            applied: Applied::default(),
+            age: Age {
+                commit: 1,
+                flush: 0,
+            },
+            pages: Arc::new(pages),
+        });
+        let mut store = Self {
+            file,
+            identity,
+            options,
+            cache,
+            read: vec![(version.age, Arc::downgrade(&version))],
+            shared: Arc::new(Shared {
+                current: RwLock::new(version),
+            }),
+            space: Space::new(FIRST_PAGE),
+            space_run: None,
+            durable: 0,
+            pending_bytes: 0,
+            is_poisoned: false,
+        };
+        store.flush()?;
+        store.file.sync_all()?;
+        directory.sync()?;
+        Ok(store)
+    }
+
+    /// Opens a store at the newest state that was flushed. Whoever opens it sees to it that nobody else
+    /// writes to the file, as the lock of a database's directory does.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::NotFound`] when there is none; [`StoreError::NoSuperblock`], [`StoreError::Foreign`]
+    /// and [`StoreError::Damaged`] when it has to be rebuilt.
+    pub fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        identity: Identity,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let file = disk.open(path, OpenMode::ReadWrite)?;
+        let superblock = newest_superblock(&*file)?;
+        if superblock.identity != identity {
+            return Err(StoreError::Foreign {
+                path: path.to_path_buf(),
+            });
+        }
+        let count = superblock.page_count;
+        let damaged = |page, what| StoreError::Damaged {
+            path: path.to_path_buf(),
+            page,
+            what,
+        };
+        let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
+        if file.bytes()? < PageId::new(count).offset() {
+            return Err(damaged(count, "the file ends before it"));
+        }
+        let pages = Pages::new(Arc::clone(&file), count, &cache, options.mapped)?;
+        let run = superblock.space;
+        let wrong = || damaged(run.first.get(), "says nothing of which pages are taken");
+        if run.bytes != Space::encoded_bytes(count) {
+            return Err(wrong());
+        }
+        let space = Space::decode(&pages.read_run(run)?, count).ok_or_else(wrong)?;
+        if !space.is_run_taken(run.first, run.pages()) {
+            return Err(wrong());
+        }
+        let version = Arc::new(Version {
+            root: superblock.root.map(|(place, level)| Root {
+                child: memory::Child::Stored(place),
+                level,
+            }),
+            entries: superblock.entries,
+            applied: superblock.applied,
+            age: Age {
+                commit: 1,
+                flush: superblock.flush,
+            },
+            pages: Arc::new(pages),
+        });
+        Ok(Self {
+            file,
+            identity,
+            options,
+            cache,
+            read: vec![(version.age, Arc::downgrade(&version))],
+            shared: Arc::new(Shared {
+                current: RwLock::new(version),
+            }),
+            space,
+            space_run: Some(superblock.space),
+            durable: 1,
+            pending_bytes: 0,
+            is_poisoned: false,
+        })
+    }
+
+    /// A handle that reads, in any thread.
+    pub fn reader(&self) -> StoreReader {
+        StoreReader {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// The newest state that was committed.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            version: self.shared.current(),
+        }
+    }
+
+    /// How much of the log was taken in.
+    pub fn applied(&self) -> Applied {
+        self.shared.current().applied
+    }
+
+    /// Bytes of memory that hold what was committed since the last flush.
+    pub const fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Begins a commit.
+    pub fn write(&mut self) -> WriteTransaction<'_> {
+        WriteTransaction {
+            store: self,
+            changes: BTreeMap::new(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.file.path().to_path_buf()
+    }
+
+    fn check_usable(&self) -> Result<(), StoreError> {
+        if self.is_poisoned {
+            return Err(StoreError::Poisoned { path: self.path() });
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, changes: &[Change<'_>], applied: Applied) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let before = self.shared.current();
+        if applied.position < before.applied.position {
+            return Err(StoreError::Backward {
+                expected: before.applied.position.get(),
+                found: applied.position.get(),
+            });
+        }
+        let mut tally = Tally::default();
+        let root = if changes.is_empty() {
+            before.root.clone()
+        } else {
+            tree::apply(&before.pages, before.root.as_ref(), changes, &mut tally)?
+        };
+        // Who can write checksums can count wrong, and point twice to a page or to one that is free.
+        let entries = before.entries.checked_add(tally.added);
+        let entries = entries
+            .and_then(|entries| entries.checked_sub(tally.removed))
+            .filter(|entries| root.is_some() == (*entries > 0))
+            .ok_or_else(|| before.pages.damaged(PageId::new(0), "counts other entries"))?;
+        let commit = before.age.commit + 1;
+        let nodes = tally.nodes.iter().map(|page| (*page, 1));
+        let runs = tally.runs.iter().map(|run| (run.first, run.pages()));
+        for (first, pages) in nodes.chain(runs) {
+            if !self.space.give(first, pages, commit) {
+                self.is_poisoned = true;
+                return Err(before.pages.damaged(first, "is used and not taken"));
+            }
+        }
+        self.pending_bytes += tally.memory_bytes;
+        self.pending_bytes = self.pending_bytes.saturating_sub(tally.memory_bytes_freed);
+        self.publish(Version {
+            root,
+            entries,
+            applied,
+            age: Age {
+                commit,
+                ..before.age
+            },
+            pages: Arc::clone(&before.pages),
+        });
+        Ok(())
+    }
+
+    fn publish(&mut self, version: Version) {
+        let version = Arc::new(version);
+        self.read.retain(|(_, version)| version.strong_count() > 0);
+        self.read.push((version.age, Arc::downgrade(&version)));
+        let mut current = self
+            .shared
+            .current
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let before = core::mem::replace(&mut *current, version);
+        drop(current);
+        drop(before);
+    }
+
+    /// Makes durable what was committed.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::Full`] where there was no space for the pages: nothing has changed, and a later flush
+    /// may succeed. After any other error the store takes nothing more; snapshots can still be read.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let version = self.shared.current();
+        if version.age.commit == self.durable {
+            return Ok(());
+        }
+        let read: Vec<Age> = self
+            .read
+            .iter()
+            .filter(|(_, version)| version.strong_count() > 0)
+            .map(|(age, _)| *age)
+            .collect();
+        self.space.release(self.durable, &read);
+        let flush = version.age.flush + 1;
+        let mut writer = PageWriter::new(&*self.file, &version.pages, &mut self.space, flush);
+        let written = write_pages(&mut writer, &version, self.space_run);
+        let taken = writer.into_taken();
+        let flushed = match written {
+            Err(error) => {
+                self.space.untake(&taken);
+                if matches!(error, StoreError::Disk(DiskError::Full { .. })) {
+                    return Err(error);
+                }
+                Err(error)
+            }
+            Ok(written) => self
+                .write_superblock(&version, written)
+                .and_then(|superblock| self.flushed(&version, &superblock)),
+        };
+        // From the first sync on nobody knows what the file says, whatever the error.
+        self.is_poisoned |= flushed.is_err();
+        flushed
+    }
+
+    fn write_superblock(
+        &self,
+        version: &Version,
+        (root, space): Written,
+    ) -> Result<Superblock, StoreError> {
+        let flush = version.age.flush + 1;
+        self.file.sync_data()?;
+        let superblock = Superblock {
+            flush,
+            identity: self.identity,
+            page_count: self.space.count(),
+            applied: version.applied,
+            entries: version.entries,
+            root,
+            space,
+        };
+        let slot = PageId::new(u32::from(flush % 2 == 1));
+        let bytes = superblock.encode();
+        self.file.write_all_at(&[&bytes[..]], slot.offset())?;
+        self.file.sync_data()?;
+        Ok(superblock)
+    }
+
+    fn flushed(&mut self, version: &Version, superblock: &Superblock) -> Result<(), StoreError> {
+        self.durable = version.age.commit;
+        if let Some(before) = self.space_run.replace(superblock.space)
+            && !self
+                .space
+                .give_unread(before.first, before.pages(), self.durable)
+        {
+            let what = "is used for other things too";
+            return Err(version.pages.damaged(before.first, what));
+        }
+        self.pending_bytes = 0;
+        let pages = if superblock.page_count == version.pages.count() {
+            Arc::clone(&version.pages)
+        } else {
+            let file = Arc::clone(&self.file);
+            let count = superblock.page_count;
+            let mut pages = Pages::new(file, count, &self.cache, self.options.mapped)?;
+            pages.know_from(&version.pages);
+            Arc::new(pages)
+        };
+        self.publish(Version {
+            root: superblock.root.map(|(place, level)| Root {
+                child: memory::Child::Stored(place),
+                level,
+            }),
+            entries: version.entries,
+            applied: version.applied,
+            age: Age {
+                commit: version.age.commit,
+                flush: superblock.flush,
+            },
+            pages,
+        });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.file.path())
+            .field("applied", &self.applied())
+            .field("pages", &self.space.count())
+            .field("is_poisoned", &self.is_poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+type Written = (Option<(page::PageRef, u8)>, RunRef);
+
+/// Writes the nodes of a version and then the map of pages.
+fn write_pages(
+    writer: &mut PageWriter<'_>,
+    version: &Version,
+    space_run: Option<RunRef>,
+) -> Result<Written, StoreError> {
+    let root = match &version.root {
+        Some(root) => Some((writer.write_child(&root.child)?, root.level)),
+        None => None,
+    };
+    let space = writer.write_space(space_run)?;
+    writer.finish()?;
+    Ok((root, space))
+}
+
+fn newest_superblock(file: &dyn DiskFile) -> Result<Superblock, StoreError> {
+    let mut newest: Option<Superblock> = None;
+    for slot in 0..FIRST_PAGE {
+        let mut page: Box<Page> = Box::new([0; PAGE_BYTES]);
+        match file.read_exact_at(&mut page[..], PageId::new(slot).offset()) {
+            Ok(()) => {}
+            Err(DiskError::ShortRead { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(superblock) = Superblock::decode(&page)
+            && newest.is_none_or(|newest| newest.flush < superblock.flush)
+        {
+            newest = Some(superblock);
+        }
+    }
+    newest.ok_or_else(|| StoreError::NoSuperblock {
+        path: file.path().to_path_buf(),
+    })
+}
+
+/// Takes snapshots of a store, in any thread.
+#[derive(Clone, Debug)]
+pub struct StoreReader {
+    shared: Arc<Shared>,
+}
+
+impl StoreReader {
+    /// The newest state that was committed.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            version: self.shared.current(),
+        }
+    }
+}
+
+/// A state of the store that was committed. It stays as it is for as long as it is held, and the pages
+/// that it alone needs are taken again once it goes.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    version: Arc<Version>,
+}
+
+impl Snapshot {
+    /// Looks a key up.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Damaged`], and errors of the disk.
+    pub fn find(&self, key: &[u8]) -> Result<Option<Value<'_>>, StoreError> {
+        match &self.version.root {
+            Some(root) => tree::find(&self.version.pages, root, key),
+            None => Ok(None),
+        }
+    }
+
+    /// A cursor, before the first entry.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub fn cursor(&self) -> Result<Cursor<'_>, StoreError> {
+        let mut cursor = Cursor::new(&self.version.pages, self.version.root.as_ref());
+        cursor.seek_first()?;
+        Ok(cursor)
+    }
+
+    /// How much of the log was taken in.
+    pub fn applied(&self) -> Applied {
+        self.version.applied
+    }
+
+    /// How many entries there are.
+    pub fn entries(&self) -> u64 {
+        self.version.entries
+    }
+}
+
+/// Changes that are committed together, or not at all when it is dropped.
+#[derive(Debug)]
+pub struct WriteTransaction<'s> {
+    store: &'s mut Store,
+    changes: BTreeMap<Box<[u8]>, Option<Bytes>>,
+}
+
+impl WriteTransaction<'_> {
+    /// Gives a key a value, in place of one that it may have.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::KeyTooLong`] and [`StoreError::ValueTooLong`].
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        check_key(key)?;
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(StoreError::ValueTooLong {
+                bytes: value.len(),
+                bytes_max: VALUE_BYTES_MAX,
+            });
+        }
+        self.changes
+            .insert(key.into(), Some(Bytes::copy_from_slice(value)));
+        Ok(())
+    }
+
+    /// Takes a key away, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::KeyTooLong`].
+    pub fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        check_key(key)?;
+        self.changes.insert(key.into(), None);
+        Ok(())
+    }
+
+    /// Looks a key up, as it will be when this is committed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::find`].
+    pub fn find(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if let Some(change) = self.changes.get(key) {
+            return Ok(change.clone());
+        }
+        let snapshot = self.store.snapshot();
+        let value = snapshot.find(key)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// Commits: the next snapshot has all of it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backward`], [`StoreError::Damaged`] and errors of the disk; nothing has changed
+    /// then.
+    pub fn commit(self, applied: Applied) -> Result<(), StoreError> {
+        let changes: Vec<Change<'_>> = self
+            .changes
+            .iter()
+            .map(|(key, value)| Change {
+                key,
+                value: value.as_ref().map(|value| {
+                    if value.len() <= INLINE_BYTES_MAX {
+                        NewValue::Inline(value)
+                    } else {
+                        NewValue::Long(value.clone())
+                    }
+                }),
+            })
+            .collect();
+        self.store.commit(&changes, applied)
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<(), StoreError> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(StoreError::KeyTooLong {
+            bytes: key.len(),
+            bytes_max: KEY_BYTES_MAX,
+        });
+    }
+    Ok(())
+}

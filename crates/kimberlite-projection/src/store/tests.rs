@@ -1,0 +1,203 @@
+//! A store against a map, on a disk in memory and on the real one.
+
+mod crashes;
+mod damage;
+mod forged;
+mod space;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kimberlite_disk::OsDisk;
+use kimberlite_testkit::{Rng, SimulatedDisk};
+
+use super::*;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn identity() -> Identity {
+    Identity::new([7; 32], "test", 1)
+}
+
+fn at(position: u64) -> Applied {
+    Applied {
+        position: Position::new(position),
+        chain: [u8::try_from(position % 251).unwrap(); 32],
+    }
+}
+
+const COPIED: StoreOptions = StoreOptions {
+    mapped: false,
+    cache_bytes_max: 1 << 20,
+};
+
+/// A disk in memory, and a store on it.
+struct Fixture {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    options: StoreOptions,
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl Fixture {
+    fn simulated() -> Self {
+        let disk = SimulatedDisk::new(1);
+        disk.create_dir_all(Path::new("/p")).unwrap();
+        Self {
+            disk: Arc::new(disk),
+            path: PathBuf::from("/p/store"),
+            options: COPIED,
+            _scratch: None,
+        }
+    }
+
+    fn real(options: StoreOptions) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        Self {
+            disk: Arc::new(OsDisk::new()),
+            path: scratch.path().join("store"),
+            options,
+            _scratch: Some(scratch),
+        }
+    }
+
+    fn create(&self) -> Store {
+        Store::create(&*self.disk, &self.path, identity(), self.options).unwrap()
+    }
+
+    fn open(&self) -> Store {
+        Store::open(&*self.disk, &self.path, identity(), self.options).unwrap()
+    }
+}
+
+fn commit(store: &mut Store, position: u64, changes: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    let mut transaction = store.write();
+    for (key, value) in changes {
+        match value {
+            Some(value) => transaction.put(key, value).unwrap(),
+            None => transaction.remove(key).unwrap(),
+        }
+    }
+    transaction.commit(at(position)).unwrap();
+}
+
+fn all(snapshot: &Snapshot) -> Model {
+    let mut cursor = snapshot.cursor().unwrap();
+    let mut entries = Model::new();
+    while let Some(entry) = cursor.next_entry().unwrap() {
+        entries.insert(entry.key.to_vec(), entry.value.to_vec());
+    }
+    entries
+}
+
+fn check_equal(snapshot: &Snapshot, model: &Model, rng: &mut Rng) {
+    assert_eq!(&all(snapshot), model);
+    assert_eq!(snapshot.entries(), u64::try_from(model.len()).unwrap());
+    let mut backward = Vec::new();
+    let mut cursor = snapshot.cursor().unwrap();
+    cursor.seek_last().unwrap();
+    while let Some(entry) = cursor.previous_entry().unwrap() {
+        backward.push(entry.key.to_vec());
+    }
+    backward.reverse();
+    assert!(backward.iter().eq(model.keys()));
+    for _ in 0..20 {
+        let key = random_key(rng);
+        let found = snapshot.find(&key).unwrap();
+        assert_eq!(found.as_deref(), model.get(&key).map(Vec::as_slice));
+        cursor.seek(&key).unwrap();
+        let next = cursor.next_entry().unwrap().map(|entry| entry.key.to_vec());
+        assert_eq!(
+            next.as_ref(),
+            model.range(key.clone()..).next().map(|(key, _)| key)
+        );
+        cursor.seek(&key).unwrap();
+        let previous = cursor
+            .previous_entry()
+            .unwrap()
+            .map(|entry| entry.key.to_vec());
+        assert_eq!(
+            previous.as_ref(),
+            model.range(..key).next_back().map(|(key, _)| key)
+        );
+    }
+}
+
+fn random_key(rng: &mut Rng) -> Vec<u8> {
+    match rng.below(4) {
+        0 => rng.below(300).to_string().into_bytes(),
+        1 => [b"stream/".as_slice(), rng.below(500).to_string().as_bytes()].concat(),
+        2 => vec![u8::try_from(rng.below(3)).unwrap(); usize::try_from(rng.below(1025)).unwrap()],
+        _ => rng.below(2000).to_le_bytes().to_vec(),
+    }
+}
+
+fn random_value(rng: &mut Rng) -> Vec<u8> {
+    let bytes = match rng.below(20) {
+        0 => 0,
+        1 => rng.below(20_000),
+        2 => 895 + rng.below(10),
+        _ => rng.below(100),
+    };
+    vec![u8::try_from(rng.below(256)).unwrap(); usize::try_from(bytes).unwrap()]
+}
+
+/// Random commits, flushes, reopenings and snapshots, against a map.
+fn check_against_model(fixture: &Fixture, seed: u64, commits: u64) {
+    let mut rng = Rng::new(seed);
+    let mut store = fixture.create();
+    let (mut model, mut flushed) = (Model::new(), Model::new());
+    let mut held: Vec<(Snapshot, Model)> = Vec::new();
+    for position in 1..=commits {
+        let removes = rng.below(3);
+        let changes: Vec<_> = (0..rng.below(60))
+            .map(|_| {
+                let is_removed = rng.below(3) < removes;
+                let key = random_key(&mut rng);
+                (key, (!is_removed).then(|| random_value(&mut rng)))
+            })
+            .collect();
+        commit(&mut store, position, &changes);
+        for (key, value) in changes {
+            match value {
+                Some(value) => model.insert(key, value),
+                None => model.remove(&key),
+            };
+        }
+        match rng.below(12) {
+            0..4 => {
+                store.flush().unwrap();
+                flushed.clone_from(&model);
+            }
+            4 => held.push((store.snapshot(), model.clone())),
+            5 if !held.is_empty() => {
+                let index = rng.below(u64::try_from(held.len()).unwrap());
+                let (snapshot, model) = held.swap_remove(usize::try_from(index).unwrap());
+                check_equal(&snapshot, &model, &mut rng);
+            }
+            6 => {
+                drop(store);
+                store = fixture.open();
+                model.clone_from(&flushed);
+                held.clear();
+            }
+            _ => {}
+        }
+        check_equal(&store.snapshot(), &model, &mut rng);
+        store.verify().unwrap();
+    }
+    for (snapshot, model) in held {
+        check_equal(&snapshot, &model, &mut rng);
+    }
+}
+
+#[test]
+fn a_store_answers_as_a_map_does() {
+    for seed in 0..12 {
+        check_against_model(&Fixture::simulated(), seed, 60);
+    }
+    for seed in 12..14 {
+        check_against_model(&Fixture::real(StoreOptions::default()), seed, 60);
+        check_against_model(&Fixture::real(COPIED), seed, 60);
+    }
+}

@@ -1,0 +1,229 @@
+//! Sizes, and what becomes of pages: keys and values up to their limits, and files that do not grow for
+//! ever.
+
+use super::*;
+
+#[test]
+fn keys_and_values_of_every_length_up_to_the_limit_are_kept_and_longer_ones_refused() {
+    let fixture = Fixture::simulated();
+    let mut store = fixture.create();
+    let mut model = Model::new();
+    let lengths = [
+        0,
+        1,
+        895,
+        899,
+        900,
+        901,
+        4055,
+        4056,
+        4057,
+        8112,
+        8113,
+        100_000,
+        VALUE_BYTES_MAX,
+    ];
+    let changes: Vec<_> = lengths
+        .iter()
+        .flat_map(|&bytes| [(bytes, 0), (bytes, 1023)])
+        .map(|(bytes, key)| {
+            let mut name = bytes.to_string().into_bytes();
+            name.resize(name.len().max(key) + usize::from(key == 1023), b'k');
+            (name, Some(vec![7; bytes]))
+        })
+        .collect();
+    commit(&mut store, 1, &changes);
+    model.extend(
+        changes
+            .into_iter()
+            .map(|(key, value)| (key, value.unwrap())),
+    );
+    assert!(model.keys().any(|key| key.len() == KEY_BYTES_MAX));
+    assert_eq!(all(&store.snapshot()), model);
+    store.flush().unwrap();
+    drop(store);
+    let mut store = fixture.open();
+    assert_eq!(all(&store.snapshot()), model);
+    store.verify().unwrap();
+    let mut transaction = store.write();
+    let refused = transaction.put(&[0; KEY_BYTES_MAX + 1], b"");
+    assert!(matches!(refused, Err(StoreError::KeyTooLong { .. })));
+    let refused = transaction.put(b"", &vec![0; VALUE_BYTES_MAX + 1]);
+    assert!(matches!(refused, Err(StoreError::ValueTooLong { .. })));
+    transaction.put(b"", b"the empty key").unwrap();
+    assert_eq!(
+        transaction.find(b"").unwrap().as_deref(),
+        Some(&b"the empty key"[..])
+    );
+    transaction.commit(at(2)).unwrap();
+    assert_eq!(
+        store.snapshot().find(b"").unwrap().as_deref(),
+        Some(&b"the empty key"[..])
+    );
+}
+
+#[test]
+fn one_key_that_is_updated_a_hundred_thousand_times_takes_no_more_space() {
+    let fixture = Fixture::simulated();
+    let mut store = fixture.create();
+    let mut size = 0;
+    for position in 1..=100_000_u64 {
+        let value = position.to_le_bytes().to_vec();
+        commit(&mut store, position, &[(b"key".to_vec(), Some(value))]);
+        if position % 500 == 0 {
+            store.flush().unwrap();
+            size = size.max(store.verify().unwrap().file_pages);
+        }
+    }
+    let found = store.snapshot();
+    assert_eq!(
+        found.find(b"key").unwrap().as_deref(),
+        Some(&100_000_u64.to_le_bytes()[..])
+    );
+    assert_eq!(found.entries(), 1);
+    assert!(size < 64, "{size} pages");
+}
+
+#[test]
+fn ten_thousand_prefixes_are_apart_and_their_entries_in_order() {
+    let fixture = Fixture::real(StoreOptions::default());
+    let mut store = fixture.create();
+    let mut model = Model::new();
+    let changes: Vec<_> = (0..30_000_u32)
+        .map(|n| {
+            let (index, nth) = (n % 10_000, n / 10_000);
+            let key = format!("{index:05}/{nth}").into_bytes();
+            (key, Some(n.to_le_bytes().to_vec()))
+        })
+        .collect();
+    commit(&mut store, 1, &changes);
+    model.extend(
+        changes
+            .into_iter()
+            .map(|(key, value)| (key, value.unwrap())),
+    );
+    store.flush().unwrap();
+    assert_eq!(all(&store.snapshot()), model);
+    let snapshot = store.snapshot();
+    let mut cursor = snapshot.cursor().unwrap();
+    for index in [0, 1, 4711, 9999] {
+        let prefix = format!("{index:05}/");
+        cursor.seek(prefix.as_bytes()).unwrap();
+        for nth in 0..3 {
+            let entry = cursor.next_entry().unwrap().unwrap();
+            assert_eq!(entry.key, format!("{prefix}{nth}").as_bytes());
+        }
+    }
+}
+
+/// Commits and flushes updates of keys drawn from a thousand, so many times.
+fn update(store: &mut Store, rng: &mut Rng, positions: std::ops::Range<u64>) {
+    for position in positions {
+        let changes: Vec<_> = (0..20)
+            .map(|_| {
+                let key = rng.below(1000).to_string().into_bytes();
+                (key, Some(rng.bytes(100)))
+            })
+            .collect();
+        commit(store, position, &changes);
+        store.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_snapshot_never_changes_and_the_file_does_not_grow_for_as_long_as_it_is_held() {
+    let fixture = Fixture::real(StoreOptions::default());
+    let mut store = fixture.create();
+    let mut rng = Rng::new(1);
+    update(&mut store, &mut rng, 1..200);
+    let settled = store.verify().unwrap();
+    let held = store.snapshot();
+    let expected = all(&held);
+    update(&mut store, &mut rng, 200..400);
+    let at_first = store.verify().unwrap().file_pages;
+    update(&mut store, &mut rng, 400..1500);
+    let later = store.verify().unwrap();
+    // The snapshot keeps its own pages, and none of those that came and went since.
+    assert!(
+        at_first <= 3 * settled.file_pages,
+        "{at_first}, {settled:?}"
+    );
+    assert!(
+        later.file_pages <= at_first + at_first / 4,
+        "{later:?}, {at_first}"
+    );
+    assert!(later.given_pages >= settled.used_pages / 2, "{later:?}");
+    assert_eq!(all(&held), expected);
+    drop(held);
+    update(&mut store, &mut rng, 1500..1503);
+    let freed = store.verify().unwrap();
+    let given_back = later.given_pages - freed.given_pages;
+    assert!(given_back >= settled.used_pages / 2, "{freed:?}, {later:?}");
+}
+
+#[test]
+fn what_is_removed_gives_its_pages_back() {
+    let fixture = Fixture::simulated();
+    let mut store = fixture.create();
+    for round in 0..4_u64 {
+        let changes: Vec<_> = (0..2000_u64)
+            .map(|n| (n.to_string().into_bytes(), Some(vec![3; 300])))
+            .collect();
+        commit(&mut store, 10 * round + 1, &changes);
+        store.flush().unwrap();
+        let full = store.verify().unwrap();
+        for (part, keys) in changes.chunks(500).enumerate() {
+            let gone: Vec<_> = keys.iter().map(|(key, _)| (key.clone(), None)).collect();
+            commit(&mut store, 10 * round + 2 + part as u64, &gone);
+            store.flush().unwrap();
+            let size = store.verify().unwrap();
+            assert!(size.used_pages <= full.used_pages, "{size:?}");
+        }
+        let empty = store.verify().unwrap();
+        assert_eq!((empty.entries, empty.used_pages), (0, 0));
+        assert!(full.file_pages < 600, "{full:?}");
+    }
+}
+
+#[test]
+fn readers_in_other_threads_see_whole_states() {
+    for options in [StoreOptions::default(), COPIED] {
+        let fixture = Fixture::real(options);
+        let mut store = fixture.create();
+        let reader = store.reader();
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                        let snapshot = reader.snapshot();
+                        let position = snapshot.applied().position.get();
+                        let entries = all(&snapshot);
+                        assert!(
+                            entries
+                                .values()
+                                .all(|value| *value == position.to_le_bytes())
+                        );
+                        assert_eq!(entries.len(), if position == 0 { 0 } else { 300 });
+                    }
+                });
+            }
+            for position in 1..=300_u64 {
+                let changes: Vec<_> = (0..300_u64)
+                    .map(|n| {
+                        (
+                            n.to_string().into_bytes(),
+                            Some(position.to_le_bytes().to_vec()),
+                        )
+                    })
+                    .collect();
+                commit(&mut store, position, &changes);
+                if position % 3 == 0 {
+                    store.flush().unwrap();
+                }
+            }
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        store.verify().unwrap();
+    }
+}

@@ -1,0 +1,662 @@
+//! The tree: looking a key up, and changing many at once.
+//!
+//! A change never touches a node that others may read. It makes new ones in memory, from the leaves up
+//! to a new root, and gives back the pages of those that they replace. All changes of a commit are
+//! applied in one walk, in key order, so that a leaf is made anew once however many of its keys change.
+//!
+//! * **Invariant:** all leaves are at level 0, and a branch of level n has children of level n - 1.
+//! * **Invariant:** every node but the root has an entry; a branch root has two children at least.
+
+use std::sync::Arc;
+
+use bumpalo::Bump;
+use bytes::Bytes;
+
+use super::error::StoreError;
+use super::memory::{Child, MemoryNode};
+use super::node::build::{Cell, Fill, Part, cut, separator};
+use super::node::{Layout, Slot};
+use super::page::{BODY_BYTES, Checksum, PageId, PageRef, RunRef};
+use super::pages::{Handle, Pages};
+use super::value::Value;
+
+/// Nodes below this many bytes are joined with one beside them.
+const SPARSE_BYTES: usize = BODY_BYTES / 4;
+/// Stands where the reference to a child, or to a long value, will be once that has a page.
+const NO_PAGE: PageRef = PageRef {
+    page: PageId::new(0),
+    checksum: Checksum::new([0; Checksum::BYTES]),
+};
+const NO_RUN: RunRef = RunRef {
+    first: PageId::new(0),
+    bytes: 0,
+    checksum: Checksum::new([0; Checksum::BYTES]),
+};
+
+/// Where a tree begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    pub(crate) child: Child,
+    pub(crate) level: u8,
+}
+
+/// One change of a commit.
+#[derive(Clone, Debug)]
+pub(crate) struct Change<'a> {
+    pub(crate) key: &'a [u8],
+    /// The new value; `None` takes the key away.
+    pub(crate) value: Option<NewValue<'a>>,
+}
+
+/// A value that is put into a tree.
+#[derive(Clone, Debug)]
+pub(crate) enum NewValue<'a> {
+    /// In its leaf.
+    Inline(&'a [u8]),
+    /// In pages of its own.
+    Long(Bytes),
+}
+
+/// A node in the place of another, and the key that it begins at.
+#[derive(Debug)]
+struct Piece<'s> {
+    /// Says nothing in the first piece of a node's place: there the key of that node stands.
+    separator: &'s [u8],
+    child: Child,
+}
+
+/// What applying changes to a node gave.
+enum Outcome<'s> {
+    /// Nothing in it changed.
+    Same,
+    /// These are in its place; none when it is empty now.
+    Pieces(Vec<Piece<'s>>),
+}
+
+/// What a commit did to a tree.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Pages of nodes that are no longer part of it.
+    pub(crate) nodes: Vec<PageId>,
+    /// Pages of long values that are no longer part of it.
+    pub(crate) runs: Vec<RunRef>,
+    /// Entries that came.
+    pub(crate) added: u64,
+    /// Entries that went.
+    pub(crate) removed: u64,
+    /// Bytes of memory that the new nodes take.
+    pub(crate) memory_bytes: usize,
+    /// Bytes of memory of nodes that are no longer part of it.
+    pub(crate) memory_bytes_freed: usize,
+}
+
+/// A node of the tree that is being read.
+#[derive(Clone, Debug)]
+pub(crate) struct Node<'a> {
+    pub(crate) handle: Handle<'a>,
+    pub(crate) layout: Layout,
+}
+
+impl<'a> Node<'a> {
+    /// Loads the root.
+    pub(crate) fn root(pages: &'a Pages, root: &'a Root) -> Result<Self, StoreError> {
+        let node = match &root.child {
+            Child::Memory(node) => Self::in_memory(node),
+            Child::Stored(place) => {
+                let (handle, layout) = pages.load(*place)?;
+                Self { handle, layout }
+            }
+        };
+        node.of_level(pages, root.level, &root.child)
+    }
+
+    fn in_memory(node: &'a MemoryNode) -> Self {
+        Self {
+            handle: Handle::Memory(node),
+            layout: node.layout,
+        }
+    }
+
+    /// Loads child `index` of a branch.
+    #[inline]
+    pub(crate) fn child(&self, pages: &'a Pages, index: usize) -> Result<Self, StoreError> {
+        if let Handle::Memory(node) = self.handle
+            && let Some(child) = node.memory_child(index)
+        {
+            return Ok(Self::in_memory(child));
+        }
+        let place = self
+            .layout
+            .child(self.handle.page(), index)
+            .ok_or_else(|| pages.damaged(PageId::new(0), "has no such child"))?;
+        let (handle, layout) = pages.load(place)?;
+        if layout.level.checked_add(1) != Some(self.layout.level) {
+            return Err(pages.damaged(place.page, "is of another level"));
+        }
+        Ok(Self { handle, layout })
+    }
+
+    fn of_level(self, pages: &Pages, level: u8, child: &Child) -> Result<Self, StoreError> {
+        if self.layout.level == level {
+            return Ok(self);
+        }
+        let page = match child {
+            Child::Stored(place) => place.page,
+            Child::Memory(_) => PageId::new(0),
+        };
+        Err(pages.damaged(page, "is of another level"))
+    }
+
+    /// The value of entry `index` of a leaf.
+    pub(crate) fn value(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
+        let missing = || pages.damaged(PageId::new(0), "has no such entry");
+        if let Handle::Memory(node) = self.handle {
+            if let Some(value) = node.pending_value(index) {
+                return Ok(Value::owned(value.clone()));
+            }
+            return match node.slot(index).ok_or_else(missing)? {
+                Slot::Inline(bytes) => Ok(Value::borrowed(bytes)),
+                Slot::Run(run) => pages.read_run(run).map(Value::owned),
+            };
+        }
+        let page = self.handle.page();
+        match self.layout.slot(page, index).ok_or_else(missing)? {
+            Slot::Run(run) => pages.read_run(run).map(Value::owned),
+            Slot::Inline(bytes) => {
+                let at = self.layout.value_at(page, index).ok_or_else(missing)?;
+                let range = at..at + bytes.len();
+                Ok(match &self.handle {
+                    Handle::Memory(node) => Value::of_page(&node.page, range),
+                    Handle::Mapped(page) => Value::of_page(page, range),
+                    Handle::Copied(page) => Value::copied(Arc::clone(page), range),
+                })
+            }
+        }
+    }
+
+    /// The whole of key `index`, in the arena unless it stands in the page as it is.
+    fn key<'k>(&'k self, index: usize, arena: &'k Bump) -> &'k [u8] {
+        let page = self.handle.page();
+        let prefix = self.layout.prefix(page);
+        let suffix = self.layout.suffix(page, index).unwrap_or_default();
+        if prefix.is_empty() {
+            return suffix;
+        }
+        joined(prefix, suffix, arena)
+    }
+}
+
+fn joined<'k>(prefix: &[u8], suffix: &[u8], arena: &'k Bump) -> &'k [u8] {
+    let key = arena.alloc_slice_fill_copy(prefix.len() + suffix.len(), 0);
+    let (beginning, rest) = key.split_at_mut(prefix.len());
+    beginning.copy_from_slice(prefix);
+    rest.copy_from_slice(suffix);
+    key
+}
+
+/// Looks a key up.
+pub(crate) fn find<'a>(
+    pages: &'a Pages,
+    root: &'a Root,
+    key: &[u8],
+) -> Result<Option<Value<'a>>, StoreError> {
+    let mut node = Node::root(pages, root)?;
+    while !node.layout.is_leaf() {
+        let index = node.layout.child_index(node.handle.page(), key);
+        node = node.child(pages, index)?;
+    }
+    let (index, is_found) = node.layout.lower_bound(node.handle.page(), key);
+    if !is_found {
+        return Ok(None);
+    }
+    node.value(pages, index).map(Some)
+}
+
+/// Applies changes, in order of their keys and each key once, and returns the new root.
+pub(crate) fn apply(
+    pages: &Pages,
+    root: Option<&Root>,
+    changes: &[Change<'_>],
+    tally: &mut Tally,
+) -> Result<Option<Root>, StoreError> {
+    assert!(
+        changes.is_sorted_by(|left, right| left.key < right.key),
+        "changes come in the order of their keys"
+    );
+    let separators = Bump::new();
+    let mut editor = Editor {
+        pages,
+        tally,
+        separators: &separators,
+        scratch: Bump::new(),
+    };
+    let (mut pieces, mut level) = match root {
+        None => (editor.new_leaves(changes), 0),
+        Some(root) => match editor.apply(&root.child, root.level, changes)? {
+            Outcome::Same => return Ok(Some(root.clone())),
+            Outcome::Pieces(pieces) => (pieces, root.level),
+        },
+    };
+    while pieces.len() > 1 {
+        level = level
+            .checked_add(1)
+            .ok_or_else(|| pages.damaged(PageId::new(0), "is of another level"))?;
+        pieces = editor.branches(level, &pieces, Fill::Packed);
+    }
+    let Some(piece) = pieces.pop() else {
+        return Ok(None);
+    };
+    let mut root = Root {
+        child: piece.child,
+        level,
+    };
+    while let Some(only) = editor.only_child(&root)? {
+        root = only;
+    }
+    Ok(Some(root))
+}
+
+struct Editor<'a, 's> {
+    pages: &'a Pages,
+    tally: &'a mut Tally,
+    /// Keys that live as long as the walk.
+    separators: &'s Bump,
+    /// Keys of the leaf that is being made.
+    scratch: Bump,
+}
+
+/// An entry of a leaf that is being made.
+#[derive(Clone, Debug)]
+struct Entry<'e> {
+    key: &'e [u8],
+    value: EntryValue<'e>,
+}
+
+#[derive(Clone, Debug)]
+enum EntryValue<'e> {
+    Inline(&'e [u8]),
+    Run(RunRef),
+    Pending(Bytes),
+}
+
+impl<'e> From<&NewValue<'e>> for EntryValue<'e> {
+    fn from(value: &NewValue<'e>) -> Self {
+        match value {
+            NewValue::Inline(bytes) => Self::Inline(bytes),
+            NewValue::Long(bytes) => Self::Pending(bytes.clone()),
+        }
+    }
+}
+
+impl<'s> Editor<'_, 's> {
+    fn apply(
+        &mut self,
+        child: &Child,
+        level: u8,
+        changes: &[Change<'_>],
+    ) -> Result<Outcome<'s>, StoreError> {
+        let pages = self.pages;
+        let node = match child {
+            Child::Memory(node) => Node::in_memory(node),
+            Child::Stored(place) => {
+                let (handle, layout) = pages.load(*place)?;
+                Node { handle, layout }
+            }
+        };
+        let node = node.of_level(pages, level, child)?;
+        let outcome = if level == 0 {
+            self.apply_to_leaf(&node, changes)
+        } else {
+            self.apply_to_branch(&node, changes)?
+        };
+        if let Outcome::Pieces(_) = &outcome {
+            self.gone(child);
+        }
+        Ok(outcome)
+    }
+
+    /// Notes that a node is no longer part of the tree.
+    fn gone(&mut self, child: &Child) {
+        match child {
+            Child::Stored(place) => self.tally.nodes.push(place.page),
+            Child::Memory(node) => self.tally.memory_bytes_freed += node.memory_bytes(),
+        }
+    }
+
+    fn new_leaves(&mut self, changes: &[Change<'_>]) -> Vec<Piece<'s>> {
+        let entries: Vec<Entry<'_>> = changes
+            .iter()
+            .filter_map(|change| {
+                let value = EntryValue::from(change.value.as_ref()?);
+                Some(Entry {
+                    key: change.key,
+                    value,
+                })
+            })
+            .collect();
+        self.tally.added += count(entries.len());
+        self.leaves(&entries, Fill::Packed)
+    }
+
+    fn apply_to_leaf(&mut self, node: &Node<'_>, changes: &[Change<'_>]) -> Outcome<'s> {
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let old = entries_of(node, &scratch);
+        let is_behind = match (changes.first(), old.last()) {
+            (Some(change), Some(last)) => last.key < change.key,
+            _ => false,
+        };
+        let mut entries = Vec::with_capacity(old.len() + changes.len());
+        let mut changed = false;
+        let mut old = old.into_iter().peekable();
+        for change in changes {
+            while let Some(entry) = old.next_if(|entry| entry.key < change.key) {
+                entries.push(entry);
+            }
+            let replaced = old.next_if(|entry| entry.key == change.key);
+            changed |= change.value.is_some() || replaced.is_some();
+            self.tally.removed += u64::from(replaced.is_some());
+            self.tally.added += u64::from(change.value.is_some());
+            if let Some(Entry {
+                value: EntryValue::Run(run),
+                ..
+            }) = replaced
+            {
+                self.tally.runs.push(run);
+            }
+            if let Some(value) = &change.value {
+                entries.push(Entry {
+                    key: change.key,
+                    value: value.into(),
+                });
+            }
+        }
+        entries.extend(old);
+        let outcome = if changed {
+            let fill = if is_behind { Fill::Packed } else { Fill::Even };
+            Outcome::Pieces(self.leaves(&entries, fill))
+        } else {
+            Outcome::Same
+        };
+        drop(entries);
+        scratch.reset();
+        self.scratch = scratch;
+        outcome
+    }
+
+    fn leaves(&mut self, entries: &[Entry<'_>], fill: Fill) -> Vec<Piece<'s>> {
+        let parts: Vec<Part<'_>> = entries
+            .iter()
+            .map(|entry| Part {
+                key: entry.key,
+                value: match &entry.value {
+                    EntryValue::Inline(bytes) => Cell::Inline(bytes),
+                    EntryValue::Run(run) => Cell::Reference(run.encode()),
+                    EntryValue::Pending(_) => Cell::Reference(NO_RUN.encode()),
+                },
+            })
+            .collect();
+        let mut pieces = Vec::new();
+        let mut before: Option<&[u8]> = None;
+        for run in cut(0, &parts, fill) {
+            let (parts, entries) = (part_of(&parts, &run), part_of(entries, &run));
+            let pending = entries.iter().enumerate().filter_map(|(index, entry)| {
+                let EntryValue::Pending(value) = &entry.value else {
+                    return None;
+                };
+                Some((index, value.clone()))
+            });
+            let node = MemoryNode::leaf(parts, pending.collect());
+            let first = parts.first().map_or(&[][..], |part| part.key);
+            let separator = before.map_or(&[][..], |before| separator(before, first));
+            before = parts.last().map(|part| part.key);
+            pieces.push(self.piece(separator, node));
+        }
+        pieces
+    }
+
+    fn piece(&mut self, separator: &[u8], node: MemoryNode) -> Piece<'s> {
+        self.tally.memory_bytes += node.memory_bytes();
+        Piece {
+            separator: self.separators.alloc_slice_copy(separator),
+            child: Child::Memory(Arc::new(node)),
+        }
+    }
+
+    fn apply_to_branch(
+        &mut self,
+        node: &Node<'_>,
+        changes: &[Change<'_>],
+    ) -> Result<Outcome<'s>, StoreError> {
+        let mut pieces = Vec::with_capacity(node.layout.count + 1);
+        let (mut left, mut next, mut changed) = (changes, 0, false);
+        let mut first_touched = None;
+        while let Some(change) = left.first() {
+            let index = node.layout.child_index(node.handle.page(), change.key);
+            self.keep(node, next..index, &mut pieces)?;
+            let key_after = (index < node.layout.keys()).then(|| node.key(index, self.separators));
+            let these = key_after.map_or(left.len(), |key| {
+                left.partition_point(|change| change.key < key)
+            });
+            let (these, rest) = left.split_at(these);
+            let child = child_of(node, index, self.pages)?;
+            match self.apply(&child, node.layout.level - 1, these)? {
+                Outcome::Same => self.keep(node, index..index + 1, &mut pieces)?,
+                Outcome::Pieces(new) => {
+                    changed = true;
+                    let at = pieces.len();
+                    pieces.extend(new);
+                    if let Some(first) = pieces.get_mut(at) {
+                        first.separator = self.separator_of(node, index);
+                    }
+                }
+            }
+            first_touched.get_or_insert(index);
+            next = index + 1;
+            left = rest;
+        }
+        if !changed {
+            return Ok(Outcome::Same);
+        }
+        self.keep(node, next..node.layout.count, &mut pieces)?;
+        let pieces = self.join_sparse(node.layout.level - 1, pieces)?;
+        let fill = if first_touched == Some(node.layout.keys()) {
+            Fill::Packed
+        } else {
+            Fill::Even
+        };
+        Ok(Outcome::Pieces(self.branches(
+            node.layout.level,
+            &pieces,
+            fill,
+        )))
+    }
+
+    /// Takes children over as they are.
+    fn keep(
+        &self,
+        node: &Node<'_>,
+        children: core::ops::Range<usize>,
+        pieces: &mut Vec<Piece<'s>>,
+    ) -> Result<(), StoreError> {
+        for index in children {
+            pieces.push(Piece {
+                separator: self.separator_of(node, index),
+                child: child_of(node, index, self.pages)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn separator_of(&self, node: &Node<'_>, index: usize) -> &'s [u8] {
+        let Some(key) = index.checked_sub(1) else {
+            return &[];
+        };
+        let page = node.handle.page();
+        let suffix = node.layout.suffix(page, key).unwrap_or_default();
+        joined(node.layout.prefix(page), suffix, self.separators)
+    }
+
+    fn branches(&mut self, level: u8, pieces: &[Piece<'s>], fill: Fill) -> Vec<Piece<'s>> {
+        let places: Vec<_> = pieces
+            .iter()
+            .map(|piece| match &piece.child {
+                Child::Stored(place) => place.encode(),
+                Child::Memory(_) => NO_PAGE.encode(),
+            })
+            .collect();
+        let parts: Vec<Part<'_>> = pieces
+            .iter()
+            .zip(&places)
+            .map(|(piece, place)| Part {
+                key: piece.separator,
+                value: Cell::Inline(place),
+            })
+            .collect();
+        cut(level, &parts, fill)
+            .into_iter()
+            .map(|run| {
+                let pieces = part_of(pieces, &run);
+                let children = pieces.iter().map(|piece| match &piece.child {
+                    Child::Stored(_) => None,
+                    Child::Memory(node) => Some(Arc::clone(node)),
+                });
+                let node = MemoryNode::branch(level, part_of(&parts, &run), children.collect());
+                let separator = pieces.first().map_or(&[][..], |piece| piece.separator);
+                self.piece(separator, node)
+            })
+            .collect()
+    }
+
+    /// Joins new nodes of level `level` that hold little with one beside them, where both fit into a page.
+    fn join_sparse(
+        &mut self,
+        level: u8,
+        pieces: Vec<Piece<'s>>,
+    ) -> Result<Vec<Piece<'s>>, StoreError> {
+        let mut joined: Vec<Piece<'s>> = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            if let Some(last) = joined.last()
+                && (is_sparse(&last.child) || is_sparse(&piece.child))
+                && let Some(both) = self.join(level, last, &piece)?
+            {
+                joined.pop();
+                joined.push(both);
+                continue;
+            }
+            joined.push(piece);
+        }
+        Ok(joined)
+    }
+
+    /// One node in place of two that stand beside each other, if they fit.
+    fn join(
+        &mut self,
+        level: u8,
+        left: &Piece<'s>,
+        right: &Piece<'s>,
+    ) -> Result<Option<Piece<'s>>, StoreError> {
+        let pages = self.pages;
+        let [left_node, right_node] = [left, right].map(|piece| Root {
+            child: piece.child.clone(),
+            level,
+        });
+        let (l, r) = (
+            Node::root(pages, &left_node)?,
+            Node::root(pages, &right_node)?,
+        );
+        let bytes = |node: &Node<'_>| node.layout.bytes(node.handle.page());
+        if bytes(&l) + bytes(&r) > BODY_BYTES {
+            return Ok(None);
+        }
+        let made = if level == 0 {
+            let arena = Bump::new();
+            let mut entries = entries_of(&l, &arena);
+            entries.extend(entries_of(&r, &arena));
+            self.leaves(&entries, Fill::Packed)
+        } else {
+            let mut pieces = Vec::with_capacity(l.layout.count + r.layout.count);
+            self.keep(&l, 0..l.layout.count, &mut pieces)?;
+            let at = pieces.len();
+            self.keep(&r, 0..r.layout.count, &mut pieces)?;
+            if let Some(first) = pieces.get_mut(at) {
+                first.separator = right.separator;
+            }
+            self.branches(level, &pieces, Fill::Packed)
+        };
+        let Ok([piece]) = <[Piece<'s>; 1]>::try_from(made) else {
+            // Keys that share less with those of the other node take more there.
+            return Ok(None);
+        };
+        self.gone(&left.child);
+        self.gone(&right.child);
+        Ok(Some(Piece {
+            separator: left.separator,
+            ..piece
+        }))
+    }
+
+    /// The child of a root that has one alone, which can be the root in its place.
+    fn only_child(&mut self, root: &Root) -> Result<Option<Root>, StoreError> {
+        if root.level == 0 {
+            return Ok(None);
+        }
+        let node = Node::root(self.pages, root)?;
+        if node.layout.count > 1 {
+            return Ok(None);
+        }
+        let child = child_of(&node, 0, self.pages)?;
+        self.gone(&root.child);
+        Ok(Some(Root {
+            child,
+            level: root.level - 1,
+        }))
+    }
+}
+
+/// Whether a node was made just now and could do with more entries.
+fn is_sparse(child: &Child) -> bool {
+    match child {
+        Child::Stored(_) => false,
+        Child::Memory(node) => node.layout.bytes(&node.page) < SPARSE_BYTES,
+    }
+}
+
+fn child_of(node: &Node<'_>, index: usize, pages: &Pages) -> Result<Child, StoreError> {
+    let child = match node.handle {
+        Handle::Memory(node) => node.child(index),
+        Handle::Mapped(_) | Handle::Copied(_) => {
+            let place = node.layout.child(node.handle.page(), index);
+            place.map(Child::Stored)
+        }
+    };
+    child.ok_or_else(|| pages.damaged(PageId::new(0), "has no such child"))
+}
+
+fn entries_of<'e>(node: &'e Node<'_>, arena: &'e Bump) -> Vec<Entry<'e>> {
+    let page = node.handle.page();
+    let entry = |index| {
+        let pending = match node.handle {
+            Handle::Memory(node) => node.pending_value(index),
+            Handle::Mapped(_) | Handle::Copied(_) => None,
+        };
+        let value = match (pending, node.layout.slot(page, index)) {
+            (Some(value), _) => EntryValue::Pending(value.clone()),
+            (None, Some(Slot::Run(run))) => EntryValue::Run(run),
+            (None, Some(Slot::Inline(bytes))) => EntryValue::Inline(bytes),
+            (None, None) => EntryValue::Inline(&[]),
+        };
+        Entry {
+            key: node.key(index, arena),
+            value,
+        }
+    };
+    (0..node.layout.count).map(entry).collect()
+}
+
+fn part_of<'p, T>(all: &'p [T], run: &core::ops::Range<usize>) -> &'p [T] {
+    all.get(run.clone()).unwrap_or_default()
+}
+
+fn count(entries: usize) -> u64 {
+    u64::try_from(entries).expect("memory has fewer than 2^64 bytes")
+}
