@@ -20,6 +20,10 @@ test *filter:
 bench name='*':
     cargo bench --locked -p kimberlite-benches --bench '{{ name }}'
 
+# Kimberlite beside others at the same work; a workspace of its own, which builds LMDB.
+rivals keys='1000000':
+    cargo bench --locked --manifest-path benches/rivals/Cargo.toml --bench store -- '{{ keys }}'
+
 # The main job from beginning to end, on the example data.
 demo:
     cargo run --release --locked -p kimberlite-cli -- demo

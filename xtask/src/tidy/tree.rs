@@ -49,8 +49,9 @@ impl Tree {
     pub(super) fn read(root: &Path) -> Result<Self, Box<dyn Error>> {
         let mut tree = Self::default();
         tree.read_folder(root, "")?;
-        // The fuzz targets are a workspace of their own: they need another toolchain.
-        for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        // Workspaces of their own: the fuzz targets need another toolchain, the rivals bring libraries
+        // that nothing else is built with.
+        for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "benches/rivals/Cargo.toml"] {
             if tree.paths.contains(manifest) {
                 tree.packages.extend(packages(root, manifest)?);
             }

@@ -1,0 +1,1 @@
+//! Rounds of two engines at the same work.
