@@ -246,10 +246,11 @@ impl TenantInner {
             if answer != Answer::Written {
                 stage.drive_to(decided.head, Some(place), &self.database.driver);
             }
+            // A segment that was full was synced for it.
+            self.show()?;
             if answer == Answer::Durable {
                 return Ok(AppendFuture::written(self, stage, decided));
             }
-            self.show()?;
             Ok(AppendFuture::answered(decided.answer(stage)))
         });
         begun.unwrap_or_else(|error| AppendFuture::answered(Err(error)))

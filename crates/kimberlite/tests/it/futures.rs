@@ -205,6 +205,19 @@ fn what_an_append_made_durable_before_it_failed_is_shown() {
 }
 
 #[test]
+fn what_a_future_made_durable_before_it_is_ready_is_shown() {
+    let disk = SimulatedDisk::new(6);
+    let (_db, tenant, stream) = open(&disk, SyncPolicy::GroupCommit { max_delay: LONG });
+    let early = stream.append_with(BUFFERED, &[event("1")]).unwrap();
+    // It needs another segment, for which this one is synced.
+    let large = [event(&"x".repeat(300 << 10))];
+    let future = stream.append_async(ExpectedVersion::Any, &large);
+    assert!(tenant.durable_position() > early.last_position());
+    assert_eq!(stream.len().unwrap(), 2);
+    drop(future);
+}
+
+#[test]
 fn what_an_answer_means_depends_on_the_policy_as_documented() {
     let group = SyncPolicy::GroupCommit { max_delay: LONG };
     let cases = [
