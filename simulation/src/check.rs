@@ -81,6 +81,16 @@ pub(crate) fn count_appends(found: &[Found], model: &TenantModel) -> Checked<usi
 pub(crate) fn opened(world: &mut World, life: &mut Life, name: &'static str) -> Checked<bool> {
     let came = life.db.tenant(name);
     let what = format!("open {name}");
+    if let Err(error) = &came
+        && error.kind() == ErrorKind::RolledBack
+        && world.is_directory_doubtful
+        && told(error).contains("is missing")
+    {
+        // Its directory is gone with the power, since the sync of the one above had failed.
+        world.tenants.remove(name);
+        world.note(format!("{what}: its log is missing"));
+        return Ok(false);
+    }
     let Some(tenant) = world.expect(&what, came)? else {
         return Ok(false);
     };
