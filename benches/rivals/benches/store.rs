@@ -116,7 +116,7 @@ fn fill_store(path: &Path, keys: u64) -> Store {
     store
 }
 
-fn fill_lmdb(path: &Path, keys: u64) -> (Env, Database<Bytes, Bytes>) {
+fn fill_lmdb(path: &Path, keys: u64) -> (Env, Database<'static, Bytes, Bytes>) {
     std::fs::create_dir(path).unwrap();
     let env = unsafe { EnvOpenOptions::new().map_size(16 << 30).open(path).unwrap() };
     let database = env
