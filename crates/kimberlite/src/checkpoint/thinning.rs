@@ -15,7 +15,7 @@ use super::{Checkpoint, Checkpoints};
 use crate::error::Error;
 use crate::tenant::TenantInner;
 
-/// Checkpoints between two thinnings: listing the files takes longer than storing some.
+/// Checkpoints between two thinnings: not every one is to pay for listing the files.
 pub(super) const THIN_EVERY: u64 = 16;
 
 /// Checkpoints of which one thinning removes the files at most: others wait for it. What is left is for
