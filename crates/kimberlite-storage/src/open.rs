@@ -26,9 +26,7 @@ use crate::history::History;
 use crate::options::{LogOptions, SegmentSpace};
 use crate::prepare::{Blank, Jobs, NEXT_NAME, Preparation, TEMPORARY_ENDING};
 use crate::reader::{ActiveMap, LogReader, Shared, View, walk_file};
-use crate::recovery::{
-    TailDiscarded, TailScan, TailVerdict, TornTail, discard_again, discard_torn, discarded_at,
-};
+use crate::recovery::{TailDiscarded, TailScan, TailVerdict, TornTail, discard_torn};
 use crate::scan::Window;
 use crate::segment::{
     ClosedFiles, ClosedSegment, FRAMES_AT, Floor, Segment, SegmentHeader, SparseIndex,
@@ -192,12 +190,7 @@ pub fn open_writer(
     drop(window);
     held.into_iter().for_each(Held::let_go);
     let files = disk.as_ref();
-    discard_torn(files, &log_dir, &segment, &scan, &torn)?;
-    // Also what an earlier opening cut off, and did not get far enough to record.
-    let tail_discarded = discarded_at(files, &log_dir, scan.end)?;
-    if let (TailVerdict::Clean, Some(tail)) = (&scan.verdict, &tail_discarded) {
-        discard_again(&segment, &scan, tail)?;
-    }
+    let tail_discarded = discard_torn(files, &log_dir, &segment, &scan, &torn)?;
     let (rewritten, rewritten_bytes) = rewrite_unmarked(files, &log_dir, &segment, &unmarked)?;
     let report = OpenReport {
         tail_discarded,

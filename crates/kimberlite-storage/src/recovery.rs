@@ -244,7 +244,7 @@ pub(crate) fn keep_tail(
 
 /// Finds the tail that was cut off where the log still ends: nothing was appended since, so that
 /// nothing in the log tells of it yet.
-pub(crate) fn discarded_at(
+fn discarded_at(
     disk: &dyn Disk,
     log_dir: &Path,
     end: Position,
@@ -277,47 +277,46 @@ pub(crate) fn discarded_at(
 /// Makes a torn tail, if that is the verdict, whose bytes are `torn`, into free space again: 1. a
 /// copy of its bytes is durable in a file of its own, 2. zeros are written over it, 3. synced. A
 /// crash after 1 or in 2 leaves a tail that is torn or gone, never one that is taken for records.
+///
+/// Returns what was cut off, also by an earlier opening that did not get far enough to record it. There
+/// the zeros are written once more: when their sync failed, the page cache shows them where the disk may
+/// have what was cut off.
 pub(crate) fn discard_torn(
     disk: &dyn Disk,
     log_dir: &Path,
     segment: &Segment,
     scan: &TailScan,
     torn: &[u8],
-) -> Result<(), StorageError> {
-    let TailVerdict::Torn { written_end } = scan.verdict else {
-        return Ok(());
-    };
-    let bytes = written_end - scan.end_at;
-    let place = KeptPlace {
-        end: scan.end,
-        byte: scan.end_at,
-        ending: TAIL_ENDING,
-    };
-    keep_tail(disk, log_dir, segment, place, torn)?;
-    segment.file.zero(scan.end_at..written_end)?;
-    segment.file.sync_data()?;
-    tracing::warn!(
-        segment = segment_name(segment.base()),
-        byte = scan.end_at,
-        bytes,
-        position = scan.end.get(),
-        "discarded an unfinished write at the end of the log"
-    );
-    Ok(())
-}
-
-/// Writes zeros once more over a tail that an earlier opening cut off and did not get far enough to
-/// record: when its sync failed, the page cache shows zeros where the disk may have what was cut off.
-pub(crate) fn discard_again(
-    segment: &Segment,
-    scan: &TailScan,
-    tail: &TailDiscarded,
-) -> Result<(), StorageError> {
-    let end = tail.byte.saturating_add(tail.bytes);
-    let end = end.min(segment.header.segment_bytes);
-    if tail.segment_base == segment.base() && scan.end_at < end {
-        segment.file.zero(scan.end_at..end)?;
+) -> Result<Option<TailDiscarded>, StorageError> {
+    let mut zeros_end = scan.end_at;
+    if let TailVerdict::Torn { written_end } = scan.verdict {
+        let place = KeptPlace {
+            end: scan.end,
+            byte: scan.end_at,
+            ending: TAIL_ENDING,
+        };
+        keep_tail(disk, log_dir, segment, place, torn)?;
+        zeros_end = written_end;
+    }
+    let tail = discarded_at(disk, log_dir, scan.end)?;
+    if let Some(tail) = &tail
+        && tail.segment_base == segment.base()
+    {
+        let end = tail.byte.saturating_add(tail.bytes);
+        zeros_end = zeros_end.max(end.min(segment.header.segment_bytes));
+    }
+    if scan.end_at < zeros_end {
+        segment.file.zero(scan.end_at..zeros_end)?;
         segment.file.sync_data()?;
     }
-    Ok(())
+    if let TailVerdict::Torn { written_end } = scan.verdict {
+        tracing::warn!(
+            segment = segment_name(segment.base()),
+            byte = scan.end_at,
+            bytes = written_end - scan.end_at,
+            position = scan.end.get(),
+            "discarded an unfinished write at the end of the log"
+        );
+    }
+    Ok(tail)
 }
