@@ -1,10 +1,12 @@
 //! Holds what is read against what was appended.
 
-use kimberlite::{Error, ErrorKind, Record, Tenant};
+use std::path::Path;
+
+use kimberlite::{Disk as _, Error, ErrorKind, Record, Tenant};
 
 use crate::model::{Expected, Place, TenantModel};
 use crate::operation::STREAMS;
-use crate::world::{Checked, Life, World, told};
+use crate::world::{Checked, DIRECTORY, Life, World, told};
 
 /// The watermark itself is written again after any closing, since no other one speaks of it.
 const WATERMARK_BYTES: u64 = 112;
@@ -76,6 +78,11 @@ pub(crate) fn count_appends(found: &[Found], model: &TenantModel) -> Checked<usi
     }
 }
 
+fn is_gone(world: &World, name: &str) -> bool {
+    let log = Path::new(DIRECTORY).join("tenants").join(name).join("log");
+    matches!(world.disk.exists(&log), Ok(false))
+}
+
 /// Holds a tenant that was just opened against the model, which from then on knows what was found.
 /// `false` when a fault was met on the way.
 pub(crate) fn opened(world: &mut World, life: &mut Life, name: &'static str) -> Checked<bool> {
@@ -84,9 +91,9 @@ pub(crate) fn opened(world: &mut World, life: &mut Life, name: &'static str) -> 
     if let Err(error) = &came
         && error.kind() == ErrorKind::RolledBack
         && world.is_directory_doubtful
-        && told(error).contains("is missing")
+        && is_gone(world, name)
     {
-        // Its directory is gone with the power, since the sync of the one above had failed.
+        // With the power, since the sync of a directory above had failed.
         world.tenants.remove(name);
         world.note(format!("{what}: its log is missing"));
         return Ok(false);
