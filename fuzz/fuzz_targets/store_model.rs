@@ -11,7 +11,7 @@ use kimberlite_projection::store::{
     Applied, Identity, KEY_BYTES_MAX, Snapshot, Store, StoreOptions,
 };
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
-use kimberlite_types::Position;
+use kimberlite_types::{ChainHash, LogId, Position};
 use libfuzzer_sys::fuzz_target;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -82,11 +82,11 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn identity() -> Identity {
-    Identity::new([1; 32], "fuzz", 1)
+    Identity::new(LogId::new([1; 32]), "fuzz", 1)
 }
 
 fn applied(position: u64) -> Applied {
-    let chain = if position == 0 { [0; 32] } else { [7; 32] };
+    let chain = ChainHash::new(if position == 0 { [0; 32] } else { [7; 32] });
     Applied {
         position: Position::new(position),
         chain,

@@ -9,7 +9,7 @@ use kimberlite_crypto::internal_hash;
 use kimberlite_disk::{Access, Disk};
 use kimberlite_projection::store::{Applied, Identity, Store, StoreError, StoreOptions};
 use kimberlite_testkit::SimulatedDisk;
-use kimberlite_types::Position;
+use kimberlite_types::{ChainHash, LogId, Position};
 use libfuzzer_sys::fuzz_target;
 
 const STORE: &str = "/p/store";
@@ -106,7 +106,7 @@ fn point_to_children(file: &mut [u8], page: usize) {
 }
 
 fn use_store(disk: &SimulatedDisk) -> Result<(), StoreError> {
-    let identity = Identity::new([1; 32], "fuzz", 1);
+    let identity = Identity::new(LogId::new([1; 32]), "fuzz", 1);
     let mut store = Store::open(disk, Path::new(STORE), identity, StoreOptions::default())?;
     let _ = store.verify();
     {
@@ -132,7 +132,7 @@ fn use_store(disk: &SimulatedDisk) -> Result<(), StoreError> {
         }
         transaction.remove(b"")?;
         transaction.remove(&[0; 8])?;
-        let chain = [0; 32];
+        let chain = ChainHash::new([0; 32]);
         let position = Position::new(position);
         let _ = transaction.commit(Applied { position, chain });
         let _ = store.flush();

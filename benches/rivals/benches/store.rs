@@ -11,7 +11,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions};
 use kimberlite_disk::OsDisk;
 use kimberlite_projection::store::{Applied, Identity, Snapshot, Store, StoreOptions};
-use kimberlite_types::Position;
+use kimberlite_types::{ChainHash, LogId, Position};
 
 const ROUNDS: usize = 5;
 const READS: u64 = 1_000_000;
@@ -96,7 +96,7 @@ fn fill_store(path: &Path, keys: u64) -> Store {
     let mut store = Store::create(
         &OsDisk::new(),
         path,
-        Identity::new([0; 32], "bench", 1),
+        Identity::new(LogId::new([0; 32]), "bench", 1),
         StoreOptions::default(),
     )
     .unwrap();
@@ -106,7 +106,7 @@ fn fill_store(path: &Path, keys: u64) -> Store {
             transaction.put(key, &value(*number)).unwrap();
         }
         let position = Position::new(batch as u64);
-        let chain = [0; 32];
+        let chain = ChainHash::new([0; 32]);
         transaction.commit(Applied { position, chain }).unwrap();
         if store.pending_bytes() > 64 << 20 {
             store.flush().unwrap();

@@ -365,7 +365,7 @@ pub struct Entry {
 }
 
 /// The directory that holds the name of `path`.
-fn directory_of(path: &Path) -> &Path {
+pub fn directory_of(path: &Path) -> &Path {
     path.parent().map_or(Path::new("/"), or_current)
 }
 

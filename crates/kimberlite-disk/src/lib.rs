@@ -54,7 +54,9 @@ mod os;
 
 pub use appender::{Appender, WriteMode};
 pub use direct::BLOCK_BYTES;
-pub use disk::{Access, DirectoryLock, Disk, DiskDirectory, DiskFile, Entry, OpenMode};
+pub use disk::{
+    Access, DirectoryLock, Disk, DiskDirectory, DiskFile, Entry, OpenMode, directory_of,
+};
 pub use error::DiskError;
 pub use map::FileView;
 pub use os::{OsDisk, handles_max};

@@ -20,8 +20,8 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use bytes::Bytes;
 use kimberlite_crypto::internal_hash;
-use kimberlite_disk::{Access, Disk, DiskError, DiskFile, OpenMode};
-use kimberlite_types::Position;
+use kimberlite_disk::{Access, Disk, DiskError, DiskFile, OpenMode, directory_of};
+use kimberlite_types::{ChainHash, LogId, Position};
 
 mod check;
 mod cursor;
@@ -63,14 +63,14 @@ const _: () = assert!(2 * (KEY_BYTES_MAX + INLINE_BYTES_MAX + 4) + 12 <= page::B
 /// What a store is derived from, and by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    log_id: [u8; 32],
+    log_id: LogId,
     name_hash: [u8; 32],
     version: u32,
 }
 
 impl Identity {
     /// The store of version `version` of the projection `name` of a log.
-    pub fn new(log_id: [u8; 32], name: &str, version: u32) -> Self {
+    pub fn new(log_id: LogId, name: &str, version: u32) -> Self {
         Self {
             log_id,
             name_hash: *internal_hash(name.as_bytes()).as_bytes(),
@@ -80,12 +80,12 @@ impl Identity {
 }
 
 /// How much of the log was taken in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// Everything before this position.
     pub position: Position,
     /// The chain hash before that position, by which another history is told from this one.
-    pub chain: [u8; 32],
+    pub chain: ChainHash,
 }
 
 /// How a store is read.
@@ -158,36 +158,10 @@ impl Store {
         identity: Identity,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let directory = disk.open_dir(path.parent().unwrap_or(Path::new(".")))?;
+        let directory = disk.open_dir(directory_of(path))?;
         let file = disk.create(path, Access::Private)?;
         file.allocate(0..PageId::new(FIRST_PAGE).offset())?;
-        let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
-        let pages = Pages::new(Arc::clone(&file), FIRST_PAGE, &cache, options.mapped)?;
-        let version = Arc::new(Version {
-            root: None,
-            entries: 0,
-            applied: Applied::default(),
-            age: Age {
-                commit: 1,
-                flush: 0,
-            },
-            pages: Arc::new(pages),
-        });
-        let mut store = Self {
-            file,
-            identity,
-            options,
-            cache,
-            read: vec![(version.age, Arc::downgrade(&version))],
-            shared: Arc::new(Shared {
-                current: RwLock::new(version),
-            }),
-            space: Space::new(FIRST_PAGE),
-            space_run: None,
-            durable: 0,
-            pending_bytes: 0,
-            is_poisoned: false,
-        };
+        let mut store = Self::begin(file, identity, options, None)?;
         store.flush()?;
         store.file.sync_all()?;
         directory.sync()?;
@@ -214,36 +188,44 @@ impl Store {
                 path: path.to_path_buf(),
             });
         }
-        let count = superblock.page_count;
-        let damaged = |page, what| StoreError::Damaged {
-            path: path.to_path_buf(),
-            page,
-            what,
-        };
-        let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
+        Self::begin(file, identity, options, Some(superblock))
+    }
+
+    /// A store that stands where `newest` says, or has nothing yet.
+    fn begin(
+        file: Arc<dyn DiskFile>,
+        identity: Identity,
+        options: StoreOptions,
+        newest: Option<Superblock>,
+    ) -> Result<Self, StoreError> {
+        let count = newest.map_or(FIRST_PAGE, |superblock| superblock.page_count);
         if file.bytes()? < PageId::new(count).offset() {
-            return Err(damaged(count, "the file ends before it"));
+            return Err(StoreError::Damaged {
+                path: file.path().to_path_buf(),
+                page: count,
+                what: "the file ends before it",
+            });
         }
+        let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
         let pages = Pages::new(Arc::clone(&file), count, &cache, options.mapped)?;
-        let run = superblock.space;
-        let wrong = || damaged(run.first.get(), "says nothing of which pages are taken");
-        if run.bytes != Space::encoded_bytes(count) {
-            return Err(wrong());
-        }
-        let space = Space::decode(&pages.read_run(run)?, count).ok_or_else(wrong)?;
-        if !space.is_run_taken(run.first, run.pages()) {
-            return Err(wrong());
-        }
+        let (space, space_run) = match newest {
+            None => (Space::new(count), None),
+            Some(superblock) => (
+                read_space(&pages, superblock.space)?,
+                Some(superblock.space),
+            ),
+        };
+        let nothing = Applied {
+            position: Position::ZERO,
+            chain: ChainHash::new([0; 32]),
+        };
         let version = Arc::new(Version {
-            root: superblock.root.map(|(place, level)| Root {
-                child: memory::Child::Stored(place),
-                level,
-            }),
-            entries: superblock.entries,
-            applied: superblock.applied,
+            root: newest.as_ref().and_then(root_of),
+            entries: newest.map_or(0, |superblock| superblock.entries),
+            applied: newest.map_or(nothing, |superblock| superblock.applied),
             age: Age {
                 commit: 1,
-                flush: superblock.flush,
+                flush: newest.map_or(0, |superblock| superblock.flush),
             },
             pages: Arc::new(pages),
         });
@@ -257,8 +239,8 @@ impl Store {
                 current: RwLock::new(version),
             }),
             space,
-            space_run: Some(superblock.space),
-            durable: 1,
+            space_run,
+            durable: u64::from(newest.is_some()),
             pending_bytes: 0,
             is_poisoned: false,
         })
@@ -389,18 +371,13 @@ impl Store {
         let mut writer = PageWriter::new(&*self.file, &version.pages, &mut self.space, flush);
         let written = write_pages(&mut writer, &version, self.space_run);
         let taken = writer.into_taken();
-        let flushed = match written {
-            Err(error) => {
-                self.space.untake(&taken);
-                if matches!(error, StoreError::Disk(DiskError::Full { .. })) {
-                    return Err(error);
-                }
-                Err(error)
-            }
-            Ok(written) => self
-                .write_superblock(&version, written)
-                .and_then(|superblock| self.flushed(&version, &superblock)),
-        };
+        let written = written.inspect_err(|error| {
+            self.space.untake(&taken);
+            self.is_poisoned |= !matches!(error, StoreError::Disk(DiskError::Full { .. }));
+        })?;
+        let flushed = self
+            .write_superblock(&version, written)
+            .and_then(|superblock| self.flushed(&version, &superblock));
         // From the first sync on nobody knows what the file says, whatever the error.
         self.is_poisoned |= flushed.is_err();
         flushed
@@ -450,10 +427,7 @@ impl Store {
             Arc::new(pages)
         };
         self.publish(Version {
-            root: superblock.root.map(|(place, level)| Root {
-                child: memory::Child::Stored(place),
-                level,
-            }),
+            root: root_of(superblock),
             entries: version.entries,
             applied: version.applied,
             age: Age {
@@ -492,6 +466,24 @@ fn write_pages(
     let space = writer.write_space(space_run)?;
     writer.finish()?;
     Ok((root, space))
+}
+
+fn root_of(superblock: &Superblock) -> Option<Root> {
+    superblock.root.map(|(place, level)| Root {
+        child: memory::Child::Stored(place),
+        level,
+    })
+}
+
+/// Reads which pages are taken.
+fn read_space(pages: &Pages, run: RunRef) -> Result<Space, StoreError> {
+    let wrong = || pages.damaged(run.first, "says nothing of which pages are taken");
+    if run.bytes != Space::encoded_bytes(pages.count()) {
+        return Err(wrong());
+    }
+    let space = Space::decode(&pages.read_run(run)?, pages.count());
+    let space = space.filter(|space| space.is_run_taken(run.first, run.pages()));
+    space.ok_or_else(wrong)
 }
 
 fn newest_superblock(file: &dyn DiskFile) -> Result<Superblock, StoreError> {
@@ -626,7 +618,7 @@ impl WriteTransaction<'_> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backward`], [`StoreError::Damaged`] and errors of the disk; nothing has changed
+    /// [`StoreError::Backward`], [`StoreError::Damaged`] and errors of the disk; no snapshot has changed
     /// then.
     pub fn commit(self, applied: Applied) -> Result<(), StoreError> {
         let changes: Vec<Change<'_>> = self

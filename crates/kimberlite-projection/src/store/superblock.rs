@@ -22,6 +22,7 @@
 //! | 4,064 | 32    | BLAKE3 of the bytes before                                     |
 
 use kimberlite_crypto::internal_hash;
+use kimberlite_types::{ChainHash, LogId, Position};
 
 use super::page::{PAGE_BYTES, Page, PageRef, RunRef};
 use super::space::FIRST_PAGE;
@@ -50,12 +51,12 @@ impl Superblock {
         let mut fields = Vec::with_capacity(USED_BYTES);
         fields.extend_from_slice(MAGIC);
         fields.extend_from_slice(&self.flush.to_le_bytes());
-        fields.extend_from_slice(&self.identity.log_id);
+        fields.extend_from_slice(self.identity.log_id.as_bytes());
         fields.extend_from_slice(&self.identity.name_hash);
         fields.extend_from_slice(&self.identity.version.to_le_bytes());
         fields.extend_from_slice(&self.page_count.to_le_bytes());
         fields.extend_from_slice(&self.applied.position.get().to_le_bytes());
-        fields.extend_from_slice(&self.applied.chain);
+        fields.extend_from_slice(self.applied.chain.as_bytes());
         fields.extend_from_slice(&self.entries.to_le_bytes());
         let (root, level) = match self.root {
             Some((root, level)) => (root.encode(), level),
@@ -84,14 +85,14 @@ impl Superblock {
         let superblock = Self {
             flush: u64::from_le_bytes(*fields.take()?),
             identity: Identity {
-                log_id: *fields.take()?,
+                log_id: LogId::new(*fields.take()?),
                 name_hash: *fields.take()?,
                 version: u32::from_le_bytes(*fields.take()?),
             },
             page_count: u32::from_le_bytes(*fields.take()?),
             applied: Applied {
-                position: kimberlite_types::Position::new(u64::from_le_bytes(*fields.take()?)),
-                chain: *fields.take()?,
+                position: Position::new(u64::from_le_bytes(*fields.take()?)),
+                chain: ChainHash::new(*fields.take()?),
             },
             entries: u64::from_le_bytes(*fields.take()?),
             root: {
@@ -123,7 +124,6 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use kimberlite_testkit::Rng;
-    use kimberlite_types::Position;
 
     use super::super::page::{Checksum, PageId};
     use super::*;
@@ -132,14 +132,14 @@ mod tests {
         Superblock {
             flush: 0x0807_0605_0403_0201,
             identity: Identity {
-                log_id: [0x11; 32],
+                log_id: LogId::new([0x11; 32]),
                 name_hash: [0x22; 32],
                 version: 0x3333,
             },
             page_count: 0x4444,
             applied: Applied {
                 position: Position::new(0x5555),
-                chain: [0x66; 32],
+                chain: ChainHash::new([0x66; 32]),
             },
             entries: 0x7777,
             root: Some((

@@ -16,13 +16,13 @@ use super::*;
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn identity() -> Identity {
-    Identity::new([7; 32], "test", 1)
+    Identity::new(LogId::new([7; 32]), "test", 1)
 }
 
 fn at(position: u64) -> Applied {
     Applied {
         position: Position::new(position),
-        chain: [u8::try_from(position % 251).unwrap(); 32],
+        chain: ChainHash::new([u8::try_from(position % 251).unwrap(); 32]),
     }
 }
 
@@ -79,6 +79,22 @@ fn commit(store: &mut Store, position: u64, changes: &[(Vec<u8>, Option<Vec<u8>>
         }
     }
     transaction.commit(at(position)).unwrap();
+}
+
+/// Commits changes, and does the same to a map.
+fn commit_both(
+    store: &mut Store,
+    model: &mut Model,
+    position: u64,
+    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+) {
+    commit(store, position, &changes);
+    for (key, value) in changes {
+        match value {
+            Some(value) => model.insert(key, value),
+            None => model.remove(&key),
+        };
+    }
 }
 
 fn all(snapshot: &Snapshot) -> Model {
@@ -157,13 +173,7 @@ fn check_against_model(fixture: &Fixture, seed: u64, commits: u64) {
                 (key, (!is_removed).then(|| random_value(&mut rng)))
             })
             .collect();
-        commit(&mut store, position, &changes);
-        for (key, value) in changes {
-            match value {
-                Some(value) => model.insert(key, value),
-                None => model.remove(&key),
-            };
-        }
+        commit_both(&mut store, &mut model, position, changes);
         match rng.below(12) {
             0..4 => {
                 store.flush().unwrap();

@@ -23,13 +23,7 @@ fn run(disk: &SimulatedDisk) -> Vec<(u64, Model)> {
                 (key, value)
             })
             .collect();
-        commit(&mut store, position, &changes);
-        for (key, value) in changes {
-            match value {
-                Some(value) => model.insert(key, value),
-                None => model.remove(&key),
-            };
-        }
+        commit_both(&mut store, &mut model, position, changes);
         if position % 2 == 0 {
             if store.flush().is_err() {
                 return flushed;

@@ -128,9 +128,9 @@ fn a_store_of_another_log_projection_or_version_is_foreign() {
     let fixture = Fixture::simulated();
     drop(fixture.create());
     for other in [
-        Identity::new([8; 32], "test", 1),
-        Identity::new([7; 32], "other", 1),
-        Identity::new([7; 32], "test", 2),
+        Identity::new(LogId::new([8; 32]), "test", 1),
+        Identity::new(LogId::new([7; 32]), "other", 1),
+        Identity::new(LogId::new([7; 32]), "test", 2),
     ] {
         let opened = Store::open(&*fixture.disk, &fixture.path, other, COPIED);
         assert!(matches!(opened, Err(StoreError::Foreign { .. })));

@@ -32,12 +32,7 @@ fn keys_and_values_of_every_length_up_to_the_limit_are_kept_and_longer_ones_refu
             (name, Some(vec![7; bytes]))
         })
         .collect();
-    commit(&mut store, 1, &changes);
-    model.extend(
-        changes
-            .into_iter()
-            .map(|(key, value)| (key, value.unwrap())),
-    );
+    commit_both(&mut store, &mut model, 1, changes);
     assert!(model.keys().any(|key| key.len() == KEY_BYTES_MAX));
     assert_eq!(all(&store.snapshot()), model);
     store.flush().unwrap();
@@ -96,12 +91,7 @@ fn ten_thousand_prefixes_are_apart_and_their_entries_in_order() {
             (key, Some(n.to_le_bytes().to_vec()))
         })
         .collect();
-    commit(&mut store, 1, &changes);
-    model.extend(
-        changes
-            .into_iter()
-            .map(|(key, value)| (key, value.unwrap())),
-    );
+    commit_both(&mut store, &mut model, 1, changes);
     store.flush().unwrap();
     assert_eq!(all(&store.snapshot()), model);
     let snapshot = store.snapshot();
