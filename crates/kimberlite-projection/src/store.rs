@@ -478,9 +478,6 @@ fn root_of(superblock: &Superblock) -> Option<Root> {
 /// Reads which pages are taken.
 fn read_space(pages: &Pages, run: RunRef) -> Result<Space, StoreError> {
     let wrong = || pages.damaged(run.first, "says nothing of which pages are taken");
-    if run.bytes != Space::encoded_bytes(pages.count()) {
-        return Err(wrong());
-    }
     let space = Space::decode(&pages.read_run(run)?, pages.count());
     let space = space.filter(|space| space.is_run_taken(run.first, run.pages()));
     space.ok_or_else(wrong)

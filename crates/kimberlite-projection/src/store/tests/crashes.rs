@@ -128,6 +128,17 @@ fn after_a_failed_sync_nothing_more_is_written_and_reads_go_on() {
 }
 
 #[test]
+fn after_a_failed_write_nothing_more_is_written() {
+    let disk = empty_disk(5);
+    let mut store = Store::create(&disk, Path::new("/p/store"), identity(), COPIED).unwrap();
+    commit(&mut store, 1, &[(b"a".to_vec(), Some(b"1".to_vec()))]);
+    disk.fail_write_at(disk.ops() + 1);
+    let refused = store.flush();
+    assert!(matches!(refused, Err(StoreError::Disk(_))), "{refused:?}");
+    assert!(matches!(store.flush(), Err(StoreError::Poisoned { .. })));
+}
+
+#[test]
 fn a_full_disk_refuses_a_flush_and_a_later_one_succeeds() {
     let disk = empty_disk(4);
     let mut store = Store::create(&disk, Path::new("/p/store"), identity(), COPIED).unwrap();

@@ -12,12 +12,7 @@ fn filled(fixture: &Fixture) -> Model {
         let changes: Vec<_> = (0..40)
             .map(|_| (random_key(&mut rng), Some(random_value(&mut rng))))
             .collect();
-        commit(&mut store, position, &changes);
-        model.extend(
-            changes
-                .into_iter()
-                .map(|(key, value)| (key, value.unwrap())),
-        );
+        commit_both(&mut store, &mut model, position, changes);
         store.flush().unwrap();
     }
     model
@@ -120,6 +115,25 @@ fn a_write_that_is_lost_or_goes_elsewhere_is_never_an_answer() {
         let state = states.iter().find(|(state, _)| *state == position);
         // An error is told; what is read is what was committed at that position.
         let _ = read(&store, &state.expect("a position that was committed").1);
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_damaged() {
+    for fixture in [
+        Fixture::simulated(),
+        Fixture::real(StoreOptions::default()),
+        Fixture::real(COPIED),
+    ] {
+        let mut store = fixture.create();
+        commit(&mut store, 1, &[(b"a".to_vec(), Some(b"1".to_vec()))]);
+        store.flush().unwrap();
+        drop(store);
+        let file = fixture.disk.open(&fixture.path, OpenMode::ReadWrite);
+        file.unwrap().set_bytes(3 * 4096).unwrap();
+        let opened = Store::open(&*fixture.disk, &fixture.path, identity(), fixture.options);
+        let error = opened.unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     }
 }
 
