@@ -336,6 +336,8 @@ impl FrameHeader {
 pub(crate) struct FrameStep {
     pub(crate) base: u64,
     pub(crate) count: u16,
+    /// What the frame says to be durable before it.
+    pub(crate) durable: u64,
     length: u32,
 }
 
@@ -353,9 +355,12 @@ impl FrameStep {
         let _counter: [u8; 4] = reader.take();
         let length = u32::from_le_bytes(length);
         let long_enough = usize::try_from(length).ok()? >= payloads_at(usize::from(count));
+        let base = u64::from_le_bytes(reader.take());
+        let [_stream, _offset, _time, _session]: [[u8; 8]; 4] = [(); 4].map(|()| reader.take());
         long_enough.then(|| Self {
-            base: u64::from_le_bytes(reader.take()),
+            base,
             count,
+            durable: u64::from_le_bytes(reader.take()),
             length,
         })
     }

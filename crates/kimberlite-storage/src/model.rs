@@ -15,7 +15,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kimberlite_disk::{Appender, DiskError, DiskFile, OsDisk, WriteMode};
+use kimberlite_disk::{Appender, DiskDirectory, DiskError, DiskFile, OsDisk, WriteMode};
 use kimberlite_types::{ChainHash, LogId, Position};
 use shuttle::sync::{Mutex, MutexGuard};
 use shuttle::thread::{self, JoinHandle, Thread};
@@ -56,6 +56,7 @@ struct ModelFile {
 struct FileState {
     written: u64,
     synced: u64,
+    named: bool,
     syncing: bool,
     syncs: usize,
 }
@@ -65,19 +66,16 @@ impl ModelFile {
         let state = FileState {
             written: base,
             synced: base,
+            // The first file is made with its name.
+            named: base == 0,
             ..FileState::default()
         };
         let state = Mutex::new(state);
         Arc::new(Self { base, fault, state })
     }
-}
 
-impl DiskFile for ModelFile {
-    fn path(&self) -> &Path {
-        Path::new("model")
-    }
-
-    fn sync_data(&self) -> Result<(), DiskError> {
+    /// Syncs the file, or else its name in its directory.
+    fn sync(&self, name: bool) -> Result<(), DiskError> {
         let mut state = hold(&self.state);
         assert!(!state.syncing, "two syncs at once");
         state.syncing = true;
@@ -97,8 +95,32 @@ impl DiskFile for ModelFile {
             // Without the hook, which prints: there are thousands of them.
             resume_unwind(Box::new("planted"));
         }
-        state.synced = written;
+        if name {
+            state.named = true;
+        } else {
+            state.synced = written;
+        }
         Ok(())
+    }
+}
+
+/// The directory of a file.
+#[derive(Debug)]
+struct ModelDirectory(Arc<ModelFile>);
+
+impl DiskDirectory for ModelDirectory {
+    fn sync(&self) -> Result<(), DiskError> {
+        self.0.sync(true)
+    }
+}
+
+impl DiskFile for ModelFile {
+    fn path(&self) -> &Path {
+        Path::new("model")
+    }
+
+    fn sync_data(&self) -> Result<(), DiskError> {
+        self.sync(false)
     }
 
     fn read_exact_at(&self, _: &mut [u8], _: u64) -> Result<(), DiskError> {
@@ -213,7 +235,10 @@ impl Rig {
             .hasten_under_lock(Position::new(base), &mut settled);
         let rolled = synced.and_then(|()| {
             let next = ModelFile::new(base, self.fault);
-            self.stage.turn_to(appender(next.clone()))?;
+            self.stage.turn_to(
+                appender(next.clone()),
+                Box::new(ModelDirectory(next.clone())),
+            )?;
             files.push(next);
             Ok(())
         });
@@ -230,7 +255,7 @@ impl Rig {
         let files = hold(&self.files);
         let is_synced = |file: &Arc<ModelFile>| {
             let state = hold(&file.state);
-            state.synced >= state.written.min(end.get()) || end.get() <= file.base
+            (state.named && state.synced >= state.written.min(end.get())) || end.get() <= file.base
         };
         files.iter().all(is_synced)
     }

@@ -7,6 +7,7 @@
 mod base;
 mod closed;
 mod held;
+mod not_begun;
 mod opening;
 
 use std::path::{Path, PathBuf};
@@ -170,13 +171,17 @@ pub fn open_writer(
     let history = opening.history_at_end(&last.scan, &last.segment)?;
     // Up to here nothing was changed.
     let LastSegment {
-        segment,
+        mut segment,
+        begun,
         bytes,
         mut scan,
         index,
         held,
         ..
     } = last;
+    if !begun && !options.entropy.fill(&mut segment.header.salt) {
+        return Err(StorageError::Entropy);
+    }
     let window = Window {
         segment: &segment.header,
         start: 0,
@@ -271,6 +276,7 @@ impl Recovered {
             stage,
             unsynced_bytes: 0,
             jobs,
+            unsealed: None,
             settled: Settled::default(),
         })
     }
@@ -344,9 +350,8 @@ struct Unmarked {
     /// Byte at which they begin.
     from: u64,
     bytes: Vec<u8>,
-    /// Whether even the segment's name may be known to the page cache alone. The name is durable
-    /// before the first frame is written, but for the first segment, whose first frame gets its name
-    /// along with it.
+    /// Whether even the segment's header page and its name may be known to the page cache alone: they
+    /// become durable with its first frames.
     name: bool,
 }
 
@@ -355,11 +360,10 @@ impl Unmarked {
         let from = scan.unmarked_at();
         let bytes = usize::try_from(scan.end_at - from).unwrap_or(usize::MAX);
         let bytes = window.from(from).get(..bytes);
-        let first_unmarked = segment.base() == Position::ZERO && scan.marked == Position::ZERO;
         Self {
             from,
             bytes: bytes.expect("the scan saw these bytes").to_vec(),
-            name: scan.frames.is_empty() || first_unmarked,
+            name: scan.marked == segment.base(),
         }
     }
 }

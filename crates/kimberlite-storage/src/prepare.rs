@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use kimberlite_disk::{Access, Disk, DiskError, DiskFile};
+use kimberlite_disk::{Access, Disk, DiskDirectory, DiskError, DiskFile};
 
 use crate::background::{Background, Process};
 use crate::error::StorageError;
@@ -97,7 +97,8 @@ impl Blank {
         }
     }
 
-    /// Writes the header page and `frames` behind it, durably. The file still has no name.
+    /// Writes the header page and `frames` behind it. The file still has no name, and nothing of it
+    /// is durable but its space.
     pub(crate) fn fill(
         self,
         header: SegmentHeader,
@@ -105,7 +106,6 @@ impl Blank {
     ) -> Result<UnnamedSegment, DiskError> {
         debug_assert_eq!(header.segment_bytes, self.bytes);
         self.file.write_all_at(&[&header.encode(), frames], 0)?;
-        self.file.sync_data()?;
         Ok(UnnamedSegment {
             file: self.file,
             path: self.path,
@@ -124,7 +124,7 @@ impl Blank {
     }
 }
 
-/// A segment that is whole and durable but for its name.
+/// A segment that is whole but for its name.
 #[derive(Debug)]
 pub(crate) struct UnnamedSegment {
     file: Arc<dyn DiskFile>,
@@ -133,21 +133,34 @@ pub(crate) struct UnnamedSegment {
 }
 
 impl UnnamedSegment {
-    /// Gives the segment its name, durably. A crash before this leaves a temporary file that the
-    /// next opening removes; after an error nobody knows whether the name stands.
+    /// Makes the segment durable, and then its name. A crash before this leaves a temporary file that
+    /// the next opening removes; after an error nobody knows whether the name stands.
     pub(crate) fn name(
         self,
         disk: &dyn Disk,
         log_dir: &Path,
         read_mode: ReadMode,
     ) -> Result<Segment, DiskError> {
+        self.file.sync_data()?;
+        let (segment, directory) = self.name_unsynced(disk, log_dir, read_mode)?;
+        directory.sync()?;
+        Ok(segment)
+    }
+
+    /// Gives the segment its name. Neither is durable before the file and the directory, which is
+    /// returned, have been synced: power loss leaves any of the two.
+    pub(crate) fn name_unsynced(
+        self,
+        disk: &dyn Disk,
+        log_dir: &Path,
+        read_mode: ReadMode,
+    ) -> Result<(Segment, Box<dyn DiskDirectory>), DiskError> {
         let directory = disk.open_dir(log_dir)?;
         disk.rename(
             &self.path,
             &segment_path(log_dir, self.header.base_position),
         )?;
-        directory.sync()?;
-        Ok(Segment::new(self.header, self.file, read_mode))
+        Ok((Segment::new(self.header, self.file, read_mode), directory))
     }
 }
 

@@ -3,8 +3,8 @@
 //! A segment is *active* while frames are appended, *closed* once the next one exists, and *sealed*
 //! once its seal file (see [`crate::SealFile`]) is on disk. Files are named by their base position.
 //! Sizes grow four-fold from 256 KiB to 64 MiB; a commit group that is larger gets a segment of its
-//! own. A file gets its name only after its header page and its space are durable, so a segment
-//! that can be seen is whole.
+//! own. A file gets its name only after its space is durable; header page and name become durable with
+//! the first frames, and nothing in the segment counts before (the first segment appears whole).
 
 mod closed;
 mod header;

@@ -15,6 +15,7 @@
 //! Invariants:
 //!
 //! * `durable <= written`, and what stands between the two was appended by `appender`, to the active segment.
+//! * Nothing in a segment is durable before its name is: the first sync of it syncs the directory too.
 //! * Never two syncs at once: the operating system tells a failure to one of those who ask.
 //! * Once a write or a sync has failed, nothing becomes durable any more.
 //! * While something that is wanted is not durable, and may become so, the driver has been asked.
@@ -27,7 +28,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use kimberlite_disk::{Appender, DiskError};
+use kimberlite_disk::{Appender, DiskDirectory, DiskError};
 use kimberlite_types::Position;
 
 use crate::append_queue::Place;
@@ -62,6 +63,8 @@ pub struct SyncStage {
 #[derive(Debug)]
 struct State {
     appender: Arc<Appender>,
+    /// Where the active segment got its name, until that is durable.
+    unnamed_in: Option<Arc<dyn DiskDirectory>>,
     written: Position,
     durable: Position,
     syncing: bool,
@@ -89,6 +92,7 @@ impl SyncStage {
     ) -> Self {
         let state = State {
             appender,
+            unnamed_in: None,
             written: durable,
             durable,
             syncing: false,
@@ -247,6 +251,11 @@ impl SyncStage {
         self.state().durable
     }
 
+    /// Whether the name of the active segment is durable.
+    pub(crate) fn is_named(&self) -> bool {
+        self.state().unnamed_in.is_none()
+    }
+
     /// Whether the outcome of a write or a sync is unknown.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.state().poisoned
@@ -289,14 +298,20 @@ impl SyncStage {
         synced.map_err(StorageError::OutcomeUnknown)
     }
 
-    /// Turns to the next segment, when everything in the one before is durable.
-    pub(crate) fn turn_to(&self, appender: Arc<Appender>) -> Result<(), StorageError> {
+    /// Turns to the next segment, when everything in the one before is durable. Its first sync makes
+    /// its header page and its name in `directory` durable, too.
+    pub(crate) fn turn_to(
+        &self,
+        appender: Arc<Appender>,
+        directory: Box<dyn DiskDirectory>,
+    ) -> Result<(), StorageError> {
         let mut state = self.idle()?;
         assert_eq!(
             state.durable, state.written,
             "a segment is whole and synced before the next one is written"
         );
         state.appender = appender;
+        state.unnamed_in = Some(Arc::from(directory));
         Ok(())
     }
 
@@ -326,13 +341,18 @@ impl SyncStage {
         let mut state = self.gather(state);
         state.awaited.due = false;
         let (appender, target) = (Arc::clone(&state.appender), state.written);
+        let unnamed_in = state.unnamed_in.clone();
         let cohort = state.cohort_now();
         drop(state);
-        let (synced, spent) = timed(|| appender.sync());
+        let (synced, spent) = timed(|| {
+            appender.sync()?;
+            unnamed_in.map_or(Ok(()), |directory| directory.sync())
+        });
         let mut state = self.state();
         match &synced {
             Ok(()) => {
                 state.durable = target;
+                state.unnamed_in = None;
                 let mut view = self.shared.view_mut();
                 view.durable = target;
                 view.end = view.end.max(target);

@@ -5,6 +5,7 @@
 //! * `history.position()` is the position of the next record, `write_at` its frame's byte;
 //! * everything from `write_at` to the end of the active segment is zero on disk;
 //! * `marked` is durable;
+//! * nothing in the active segment is durable before its header page and its name are;
 //! * the segments before the active one are whole and synced.
 //!
 //! Writing and syncing are two stages: the writer is held, by its caller's lock, while a group is
@@ -70,6 +71,9 @@ pub struct LogWriter {
     /// Bytes that were written since a sync was last begun ahead.
     pub(crate) unsynced_bytes: u64,
     pub(crate) jobs: Arc<Jobs>,
+    /// The segment before the active one, with the history at its end, until the active one's name is
+    /// durable: a seal tells that the next segment exists.
+    pub(crate) unsealed: Option<(Arc<ClosedSegment>, History)>,
     /// Whom syncs and failures of this writer settled: its caller holds a lock.
     pub(crate) settled: Settled,
 }
@@ -129,6 +133,7 @@ impl LogWriter {
         if bytes > bytes_max {
             return Err(StorageError::GroupTooLarge { bytes, bytes_max });
         }
+        self.seal_closed();
         // A watermark must find its place behind any group.
         let watermark_bytes = crate::frame::FRAME_HEADER_BYTES as u64;
         if self.write_at + bytes + watermark_bytes > self.active.header.segment_bytes {
@@ -139,7 +144,7 @@ impl LogWriter {
     }
 
     /// Closes the active segment, so that what stands in it can be purged, and begins one that is no
-    /// larger. Does nothing where no record stands in it.
+    /// larger, durably. Does nothing where no record stands in it.
     ///
     /// # Errors
     ///
@@ -148,10 +153,10 @@ impl LogWriter {
         if self.stage.is_poisoned() {
             return Err(StorageError::Poisoned);
         }
-        if self.active.base() == self.history.position() {
-            return Ok(());
+        if self.active.base() < self.history.position() {
+            self.roll(self.active.header.segment_bytes.min(SEGMENT_BYTES_MAX))?;
         }
-        self.roll(self.active.header.segment_bytes.min(SEGMENT_BYTES_MAX))
+        self.sync()
     }
 
     /// Returns what purges closed segments, for callers who do so without the writer.
@@ -314,7 +319,8 @@ impl LogWriter {
         }
     }
 
-    /// Syncs everything that was written, and shows it to readers.
+    /// Syncs everything that was written, and shows it to readers; also the name of a segment in which
+    /// nothing stands yet.
     ///
     /// # Errors
     ///
@@ -323,7 +329,12 @@ impl LogWriter {
     pub fn sync(&mut self) -> Result<(), StorageError> {
         self.unsynced_bytes = 0;
         let end = self.history.position();
-        self.stage.hasten_under_lock(end, &mut self.settled)
+        self.stage.hasten_under_lock(end, &mut self.settled)?;
+        if !self.stage.is_named() {
+            self.stage.sync(&mut self.settled)?;
+        }
+        self.seal_closed();
+        Ok(())
     }
 
     /// Writes down, when the log falls quiet, that everything in it is durable, so that later
@@ -373,11 +384,11 @@ impl LogWriter {
     /// 1. The old segment is synced.
     /// 2. The new file, which reads as zeros, gets its header page,
     /// 3. and its name.
-    /// 4. The writer turns to it.
+    /// 4. The writer turns to it, and the sync of its first frames makes all three durable.
     ///
-    /// A crash before 4 leaves the old segment as the last one, or a new one without frames. An
-    /// error in 3 leaves open which, so that poisons. A segment without frames that is too small is
-    /// replaced by the new one, which has the same name.
+    /// A crash before that sync leaves the old segment as the last one, or a new one whose header page
+    /// or frames are zeros. An error in 3 leaves open which, so that poisons. A segment without frames
+    /// that is too small is replaced by the new one, which has the same name.
     fn roll(&mut self, segment_bytes: u64) -> Result<(), StorageError> {
         self.sync()?;
         let mut salt = [0; 16];
@@ -396,8 +407,10 @@ impl LogWriter {
             .take(header.segment_bytes)?
             .fill(header, &[])?;
         let read_mode = self.options.read_mode;
-        let named = unnamed.name(self.disk.as_ref(), &self.shared.files.log_dir, read_mode);
-        let segment = Arc::new(named.map_err(|error| self.poison(error))?);
+        let log_dir = &self.shared.files.log_dir;
+        let named = unnamed.name_unsynced(self.disk.as_ref(), log_dir, read_mode);
+        let (segment, directory) = named.map_err(|error| self.poison(error))?;
+        let segment = Arc::new(segment);
         // What the file system refused once is not tried again.
         let mode = self.appender.mode();
         let appender = segment.appender(
@@ -407,7 +420,7 @@ impl LogWriter {
             mode,
         );
         self.appender = Arc::new(appender.map_err(|error| self.poison(error))?);
-        self.stage.turn_to(Arc::clone(&self.appender))?;
+        self.stage.turn_to(Arc::clone(&self.appender), directory)?;
         let old = std::mem::replace(&mut self.active, Arc::clone(&segment));
         let frames_end = std::mem::replace(&mut self.write_at, FRAMES_AT);
         self.marked = self.history.position();
@@ -427,8 +440,18 @@ impl LogWriter {
             closed
         };
         self.shared.count_closed(&closed);
-        self.seal(closed, self.history.clone());
+        self.unsealed = Some((closed, self.history.clone()));
         Ok(())
+    }
+
+    /// Has the closed segment sealed that waits for the next one's name.
+    fn seal_closed(&mut self) {
+        if self.unsealed.is_some()
+            && self.stage.is_named()
+            && let Some((closed, history)) = self.unsealed.take()
+        {
+            self.seal(closed, history);
+        }
     }
 
     /// Makes the seal of a closed segment in the background. `history` stands at its end.

@@ -60,6 +60,9 @@ pub(super) struct Opening<'a, 'v> {
 /// The last segment, read but not yet judged.
 pub(super) struct LastSegment {
     pub(super) segment: Segment,
+    /// Whether it has a header page. One that was not synced has none: then `segment` tells of the one
+    /// that a writer gives it.
+    pub(super) begun: bool,
     pub(super) bytes: Bytes,
     pub(super) scan: TailScan,
     pub(super) index: SparseIndex,
@@ -164,6 +167,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         let index = opened.index.clone();
         Ok(LastSegment {
             segment,
+            begun: true,
             bytes: Bytes::new(),
             scan,
             index,
@@ -213,6 +217,9 @@ impl<'a, 'v> Opening<'a, 'v> {
         base: Position,
         vouched: Position,
     ) -> Result<LastSegment, StorageError> {
+        if let Some(last) = self.read_not_begun(base, vouched)? {
+            return Ok(last);
+        }
         let segment = self.open_segment(base)?;
         let (bytes, scan, held) = self.scan_last(&segment, vouched)?;
         let mut index = SparseIndex::new(self.index_stride_bytes);
@@ -227,6 +234,7 @@ impl<'a, 'v> Opening<'a, 'v> {
         self.check_unsealed(&segment)?;
         Ok(LastSegment {
             segment,
+            begun: true,
             bytes,
             scan,
             index,

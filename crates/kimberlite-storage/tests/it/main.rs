@@ -6,6 +6,7 @@
 )]
 
 mod appends;
+mod begun;
 mod budgets;
 mod counting;
 mod crashes;

@@ -423,7 +423,7 @@ fn a_forged_last_payload_of_a_segment_is_told_by_the_next_segment() {
     let mut rig = Rig::new(10);
     rig.append(&one(&[7; 300]));
     rig.checkpoint().unwrap();
-    rig.roll(256 << 10);
+    rig.writer.close_segment().unwrap();
     let place = layout(&rig.disk)[1];
     forge(&rig.disk, place);
     let (_, writer) = reopen_unread(rig);

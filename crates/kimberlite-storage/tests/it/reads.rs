@@ -383,6 +383,7 @@ fn an_active_segment_that_is_written_past_the_page_cache_is_not_mapped() {
         // Its successor is not mapped either; it is, once it is closed.
         let active = counting.maps();
         writer.reserve(256 << 10).unwrap();
+        append(&mut writer, &mut model, &one(&[0; 100]));
         let closed = counting.maps();
         assert!(closed > active, "it is sealed");
         for n in 0..50_u8 {
