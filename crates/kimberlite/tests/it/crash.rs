@@ -7,7 +7,7 @@
 //! would leave it. Every byte that was ever written to a segment is observed, so that what was
 //! sealed and thrown away counts too.
 
-use kimberlite::{Database, Error, ErrorKind, ExpectedVersion};
+use kimberlite::{Database, Error, ErrorKind, ExpectedVersion, SyncPolicy};
 use kimberlite_testkit::{CrashMode, NonceLedger, Rng, SimulatedDisk};
 
 use crate::support::{builder, contents, event};
@@ -79,6 +79,75 @@ fn a_crash_at_any_operation_keeps_every_acknowledged_event() {
             &format!("op {op}, killed"),
         );
     }
+}
+
+/// Appends more than the first segment holds, of 256 KiB, and something behind that. Counts the
+/// operations before the segment is full into `full_at`.
+fn run_over_roll(
+    disk: &SimulatedDisk,
+    policy: SyncPolicy,
+    acknowledged: &mut Vec<String>,
+    full_at: &mut u64,
+) -> Result<(), Error> {
+    let db = builder(disk, 1).sync_policy(policy).open()?;
+    let tenant = db.tenant("t")?;
+    let stream = tenant.stream("s")?;
+    let texts = [200_000, 150_000, 20].map(|bytes| format!("{bytes}-{}", "x".repeat(bytes)));
+    for (nth, text) in texts.iter().enumerate() {
+        stream.append(ExpectedVersion::Any, &[event(text)])?;
+        if policy == SyncPolicy::OnFlush {
+            tenant.flush()?;
+        }
+        acknowledged.extend_from_slice(&texts[nth..=nth]);
+        if nth == 0 {
+            *full_at = disk.ops();
+        }
+    }
+    Ok(())
+}
+
+/// How many segments have a name, and whether the last of them has its header page.
+fn segments(disk: &SimulatedDisk) -> (usize, bool) {
+    let files = disk.files();
+    let mut names = files
+        .iter()
+        .filter(|path| path.extension() == Some("seg".as_ref()));
+    let count = names.clone().count();
+    let last = disk.contents(names.next_back().unwrap());
+    (count, last[..4096] != [0; 4096])
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_roll_keeps_every_acknowledged_event() {
+    let mut counts = std::collections::BTreeMap::<_, u32>::new();
+    for policy in [SyncPolicy::EveryBatch, SyncPolicy::OnFlush] {
+        let (whole, mut full_at) = (SimulatedDisk::new(1), 0);
+        run_over_roll(&whole, policy, &mut Vec::new(), &mut full_at).unwrap();
+        assert_eq!(segments(&whole), (2, true));
+        for op in full_at + 1..=whole.ops() {
+            let disk = SimulatedDisk::new(1);
+            disk.crash_after(op);
+            let mut acknowledged = Vec::new();
+            let _ = run_over_roll(&disk, policy, &mut acknowledged, &mut 0);
+            let check = |found: &SimulatedDisk, what: &str| {
+                let what = format!("{policy:?}, op {op}, {what}");
+                let shown = check_prefix(found, &acknowledged, &what);
+                check_prefix(&found.crash(CrashMode::LoseUnsynced), &shown, &what);
+            };
+            let modes = [CrashMode::LoseUnsynced, CrashMode::KeepUnsynced];
+            let mixed = (0..6).map(|seed| CrashMode::Mixed(op << 8 | seed));
+            for mode in modes.into_iter().chain(mixed) {
+                let found = disk.crash(mode);
+                *counts.entry(segments(&found)).or_default() += 1;
+                check(&found, &format!("{mode:?}"));
+            }
+            check(&disk.process_kill(), "killed");
+        }
+    }
+    // Its name lost, its header page lost, both kept.
+    let met = [(1, true), (2, false), (2, true)];
+    let met = met.map(|found| counts.get(&found).copied().unwrap_or_default());
+    assert!(met.iter().all(|&count| count > 3), "{counts:?}");
 }
 
 #[test]
