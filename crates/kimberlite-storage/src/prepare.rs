@@ -222,7 +222,6 @@ impl Next {
     /// Waits for what is being made, and takes it. What has not begun yet is not waited for: others
     /// may stand before it.
     fn take(&self) -> Option<Blank> {
-        self.needed.store(true, Ordering::Relaxed);
         let running = |state: &mut Making| matches!(state, Making::Running);
         let made = self.made.wait_while(self.state(), running);
         let mut state = made.unwrap_or_else(PoisonError::into_inner);
@@ -290,10 +289,7 @@ impl Preparation {
             match Blank::make(disk.as_ref(), path, bytes, space) {
                 Ok(blank) => {
                     if space == SegmentSpace::Written {
-                        blank.write_zeros(|| {
-                            let needed = handover.0.needed.load(Ordering::Relaxed);
-                            (!needed).then(|| pace.next_piece())
-                        });
+                        blank.write_zeros(|| pace.next_piece(&handover.0.needed));
                     }
                     handover.1 = Some(blank);
                 }
@@ -311,15 +307,25 @@ impl Preparation {
         if !self.jobs.process.is_this() {
             return;
         }
-        if let Some(blank) = self.next.take() {
+        if let Some(blank) = self.take_made() {
             blank.discard(self.disk.as_ref());
         }
+    }
+
+    /// Takes what was made. What is being made is taken as it is after the piece that is being written:
+    /// its maker waits for no sync any more, as none comes while the writer waits.
+    fn take_made(&self) -> Option<Blank> {
+        self.next.needed.store(true, Ordering::Relaxed);
+        if let Some(stage) = &self.stage {
+            stage.look_again();
+        }
+        self.next.take()
     }
 
     /// Returns a blank of exactly `bytes`: the one made ahead when there is one that fits.
     pub(crate) fn take(&mut self, bytes: u64) -> Result<Blank, StorageError> {
         self.requested = false;
-        match self.next.take() {
+        match self.take_made() {
             Some(blank) if blank.bytes() == bytes => Ok(blank),
             other => {
                 if let Some(other) = other {
@@ -346,20 +352,23 @@ struct Pace {
 }
 
 impl Pace {
-    /// Waits for a good time for the next piece, and returns its bytes; 0 when it is none.
-    fn next_piece(&mut self) -> u64 {
-        let Some(stage) = &self.stage else {
-            return QUIET_PIECE_BYTES;
-        };
-        let Some(written) = stage.after_sync() else {
-            return QUIET_PIECE_BYTES;
+    /// Waits for a good time for the next piece, and returns its bytes, 0 when it is none; `None` once
+    /// the file is needed.
+    fn next_piece(&mut self, needed: &AtomicBool) -> Option<u64> {
+        let stage = self.stage.as_ref();
+        let written = stage.and_then(|stage| stage.after_sync(needed));
+        if needed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let Some(written) = written else {
+            return Some(QUIET_PIECE_BYTES);
         };
         let since = written - self.written.replace(written).unwrap_or(0);
-        if since > BYTES_A_SYNC_MAX {
+        Some(if since > BYTES_A_SYNC_MAX {
             0
         } else {
             PIECE_BYTES
-        }
+        })
     }
 }
 
@@ -479,6 +488,18 @@ mod tests {
         assert_eq!(pieces, 2, "it stops after the piece that it is at");
         let zeros = vec![0; usize::try_from(bytes).unwrap()];
         assert_eq!(disk.durable_contents(&path), zeros);
+    }
+
+    #[test]
+    fn no_more_zeros_are_written_once_the_file_is_needed() {
+        let mut pace = Pace {
+            stage: None,
+            written: None,
+        };
+        let needed = AtomicBool::new(false);
+        assert_eq!(pace.next_piece(&needed), Some(QUIET_PIECE_BYTES));
+        needed.store(true, Ordering::Relaxed);
+        assert_eq!(pace.next_piece(&needed), None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod awaited;
 pub use awaited::{DurableWait, Settled};
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -270,16 +271,23 @@ impl SyncStage {
     }
 
     /// Waits for the end of the next sync, and returns how many bytes were written so far; `None`
-    /// when the log is quiet.
+    /// when the log is quiet, and when `is_over` was set before [`SyncStage::look_again`].
     ///
     /// Whoever uses the same disk for work that nobody waits for does it then: it stands in the way
     /// of one sync at most, and the next one has it behind itself.
-    pub(crate) fn after_sync(&self) -> Option<u64> {
+    pub(crate) fn after_sync(&self, is_over: &AtomicBool) -> Option<u64> {
+        let is_over = || is_over.load(Ordering::Relaxed);
         let state = self.state();
         let syncs = state.syncs;
-        let same = |state: &mut State| state.syncs == syncs && !state.poisoned;
+        let same = |state: &mut State| state.syncs == syncs && !state.poisoned && !is_over();
         let (state, is_quiet) = wait_while(&self.state, &self.ended, state, QUIET, same);
-        (!is_quiet).then_some(state.bytes)
+        (!is_quiet && !is_over()).then_some(state.bytes)
+    }
+
+    /// Has those who wait for the end of a sync look at whether they still want to.
+    pub(crate) fn look_again(&self) {
+        drop(self.state());
+        self.ended.notify_all();
     }
 
     /// Makes the outcome of a write unknown. Returns those who are to be told.
