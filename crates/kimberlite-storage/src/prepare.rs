@@ -141,10 +141,15 @@ impl UnnamedSegment {
         log_dir: &Path,
         read_mode: ReadMode,
     ) -> Result<Segment, DiskError> {
-        self.file.sync_data()?;
+        self.sync()?;
         let (segment, directory) = self.name_unsynced(disk, log_dir, read_mode)?;
         directory.sync()?;
         Ok(segment)
+    }
+
+    /// Makes all of the segment but its name durable.
+    pub(crate) fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync_data()
     }
 
     /// Gives the segment its name. Neither is durable before the file and the directory, which is

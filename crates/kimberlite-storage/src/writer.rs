@@ -388,7 +388,8 @@ impl LogWriter {
     ///
     /// A crash before that sync leaves the old segment as the last one, or a new one whose header page
     /// or frames are zeros. An error in 3 leaves open which, so that poisons. A segment without frames
-    /// that is too small is replaced by the new one, which has the same name.
+    /// that is too small is replaced by the new one, which has the same name. As its name is durable, and
+    /// the seal before it may say so, the new file is synced before 3: a crash leaves one of the two.
     fn roll(&mut self, segment_bytes: u64) -> Result<(), StorageError> {
         self.sync()?;
         let mut salt = [0; 16];
@@ -406,6 +407,9 @@ impl LogWriter {
             .preparation
             .take(header.segment_bytes)?
             .fill(header, &[])?;
+        if self.active.base() == header.base_position {
+            unnamed.sync()?;
+        }
         let read_mode = self.options.read_mode;
         let log_dir = &self.shared.files.log_dir;
         let named = unnamed.name_unsynced(self.disk.as_ref(), log_dir, read_mode);

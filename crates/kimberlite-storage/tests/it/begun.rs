@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use kimberlite_disk::{Disk, OpenMode, WriteMode};
-use kimberlite_storage::{DamageKind, Durability, SegmentHeaderError};
+use kimberlite_storage::{DamageKind, Durability, SegmentHeaderError, StorageError};
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
 
 use crate::rig::{Rig, corrupt, create, layout, observe, one, seal, segment, segment_name};
@@ -284,4 +284,48 @@ fn a_segment_that_is_closed_on_request_stands_when_that_returns() {
     assert!(found.files().contains(&seal(0)));
     let found = Rig::open(&found, 2).unwrap();
     assert_eq!(found.end(), 2);
+}
+
+/// Crashes at each operation of `act`, before which `before` has made a log, and opens what is found.
+/// A log has at least as many records then as `act` says.
+fn crash_in(
+    before: impl Fn(&SimulatedDisk) -> Rig,
+    act: impl Fn(&mut Rig) -> Result<u64, StorageError>,
+) {
+    let counted = SimulatedDisk::new(1);
+    let mut rig = before(&counted);
+    let (first, records) = (counted.ops() + 1, rig.end());
+    act(&mut rig).unwrap();
+    for op in first..=counted.ops() {
+        let disk = SimulatedDisk::new(op);
+        let mut rig = before(&disk);
+        disk.crash_after(op);
+        let acknowledged = act(&mut rig).unwrap_or(records);
+        for seed in 0..6 {
+            let why = format!("operation {op}, seed {seed}");
+            let found = Rig::open(&disk.crash(CrashMode::Mixed(seed)), 3);
+            let mut found = found.unwrap_or_else(|error| panic!("{why}: {error:?}"));
+            assert!(found.end() >= acknowledged, "{why}");
+            assert!(rig.model.starts_with(&found.model), "{why}");
+            found.append(&one(b"behind it"));
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_a_segment_in_which_nothing_stands_is_replaced_leaves_one_of_the_two() {
+    let empty = |disk: &SimulatedDisk| {
+        create(disk, 1).unwrap();
+        let mut rig = Rig::open(disk, 1).unwrap();
+        rig.append(&one(b"first"));
+        rig.writer.close_segment().unwrap();
+        assert!(disk.files().contains(&seal(0)));
+        rig
+    };
+    // More than the empty one holds.
+    let group = one(&Rng::new(2).bytes(300 << 10));
+    crash_in(empty, |rig| {
+        rig.commit(&group, Durability::Group)?;
+        Ok(rig.end())
+    });
 }
