@@ -29,8 +29,8 @@ use crate::prepare::{Jobs, Preparation};
 use crate::purge::Purger;
 use crate::reader::{ActiveMap, LogReader, Shared};
 use crate::segment::{
-    ClosedSegment, FRAMES_AT, OpenedSegment, SEGMENT_BYTES_MAX, SealFile, Segment, SegmentHeader,
-    SparseIndex, next_segment_bytes, seal_path,
+    ClosedSegment, FRAMES_AT, OpenedSegment, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SealFile,
+    Segment, SegmentHeader, SparseIndex, next_segment_bytes, seal_path,
 };
 use crate::sync_stage::{Settled, SyncStage};
 
@@ -144,7 +144,7 @@ impl LogWriter {
     }
 
     /// Closes the active segment, so that what stands in it can be purged, and begins one that is no
-    /// larger, durably. Does nothing where no record stands in it.
+    /// larger, but has 256 KiB, durably. Does nothing where no record stands in it.
     ///
     /// # Errors
     ///
@@ -154,7 +154,8 @@ impl LogWriter {
             return Err(StorageError::Poisoned);
         }
         if self.active.base() < self.history.position() {
-            self.roll(self.active.header.segment_bytes.min(SEGMENT_BYTES_MAX))?;
+            let bytes = self.active.header.segment_bytes;
+            self.roll(bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX))?;
         }
         self.sync()
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use kimberlite_disk::{Disk, OpenMode, WriteMode};
 use kimberlite_storage::{DamageKind, Durability, SegmentHeaderError, StorageError};
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
+use kimberlite_types::Position;
 
 use crate::rig::{Rig, corrupt, create, layout, observe, one, seal, segment, segment_name};
 
@@ -326,6 +327,36 @@ fn a_crash_while_a_segment_in_which_nothing_stands_is_replaced_leaves_one_of_the
     let group = one(&Rng::new(2).bytes(300 << 10));
     crash_in(empty, |rig| {
         rig.commit(&group, Durability::Group)?;
+        Ok(rig.end())
+    });
+}
+
+#[test]
+fn a_segment_that_is_closed_on_request_is_followed_by_one_of_a_usual_size() {
+    // The last segment is one that a purge has made small, as where a repair cuts off those behind it.
+    let small = |disk: &SimulatedDisk| {
+        create(disk, 1).unwrap();
+        let mut rig = Rig::open(disk, 1).unwrap();
+        for _ in 0..6 {
+            rig.append(&one(&[7; 1000]));
+        }
+        rig.writer.close_segment().unwrap();
+        let purger = rig.writer.purger();
+        let all = |_: &_| true;
+        purger.purge(Position::new(7), &all, &mut |_| {}).unwrap();
+        drop(rig);
+        disk.remove(&segment(7)).unwrap();
+        disk.remove(&seal(0)).unwrap();
+        disk.sync_dir(segment(0).parent().unwrap()).unwrap();
+        let rig = Rig::open(disk, 2).unwrap();
+        assert_eq!(disk.contents(segment(0)).len(), 8192);
+        rig
+    };
+    let disk = SimulatedDisk::new(1);
+    small(&disk).writer.close_segment().unwrap();
+    assert_eq!(disk.contents(segment(7)).len(), 256 << 10);
+    crash_in(small, |rig| {
+        rig.writer.close_segment()?;
         Ok(rig.end())
     });
 }
