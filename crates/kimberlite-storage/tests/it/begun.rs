@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use kimberlite_disk::{Disk, OpenMode, WriteMode};
+use kimberlite_disk::{Disk, DiskError, OpenMode, WriteMode};
 use kimberlite_storage::{DamageKind, Durability, SegmentHeaderError, StorageError};
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
 use kimberlite_types::Position;
@@ -257,6 +257,18 @@ fn a_segment_whose_first_sync_fails_is_written_anew() {
             found.check();
         }
     }
+}
+
+#[test]
+fn an_opening_that_finds_no_space_to_write_a_segment_anew_succeeds_later() {
+    let rig = with_new_segment(2, Durability::Later);
+    let disk = rig.disk.process_kill();
+    disk.set_space_bytes(Some(disk.used_bytes() + (256 << 10) - 1));
+    let full = Rig::open(&disk, 3).map(drop);
+    let is_full = matches!(full, Err(StorageError::Disk(DiskError::Full { .. })));
+    assert!(is_full, "{full:?}");
+    disk.set_space_bytes(None);
+    assert_eq!(Rig::open(&disk, 3).unwrap().model, rig.model);
 }
 
 #[test]
