@@ -14,11 +14,9 @@
 //! * **Invariant:** a page is written only while nothing points to it: no durable superblock, no snapshot.
 
 use core::fmt;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use bytes::Bytes;
 use kimberlite_crypto::internal_hash;
 use kimberlite_disk::{Access, Disk, DiskError, DiskFile, OpenMode, directory_of};
 use kimberlite_types::{ChainHash, LogId, Position};
@@ -33,6 +31,7 @@ mod page;
 mod pages;
 mod space;
 mod superblock;
+mod transaction;
 mod tree;
 mod value;
 
@@ -42,6 +41,7 @@ mod tests;
 pub use self::check::StoreSize;
 pub use self::cursor::{Cursor, Entry};
 pub use self::error::StoreError;
+pub use self::transaction::WriteTransaction;
 pub use self::value::Value;
 
 use self::flush::PageWriter;
@@ -49,7 +49,7 @@ use self::page::{PAGE_BYTES, Page, PageId, RunRef};
 use self::pages::{PageCache, Pages};
 use self::space::{Age, FIRST_PAGE, Space};
 use self::superblock::Superblock;
-use self::tree::{Change, NewValue, Root, Tally};
+use self::tree::{Change, Root, Tally};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -272,10 +272,7 @@ impl Store {
 
     /// Begins a commit.
     pub fn write(&mut self) -> WriteTransaction<'_> {
-        WriteTransaction {
-            store: self,
-            changes: BTreeMap::new(),
-        }
+        WriteTransaction::new(self)
     }
 
     fn path(&self) -> PathBuf {
@@ -558,90 +555,4 @@ impl Snapshot {
     pub fn entries(&self) -> u64 {
         self.version.entries
     }
-}
-
-/// Changes that are committed together, or not at all when it is dropped.
-#[derive(Debug)]
-pub struct WriteTransaction<'s> {
-    store: &'s mut Store,
-    changes: BTreeMap<Box<[u8]>, Option<Bytes>>,
-}
-
-impl WriteTransaction<'_> {
-    /// Gives a key a value, in place of one that it may have.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::KeyTooLong`] and [`StoreError::ValueTooLong`].
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        check_key(key)?;
-        if value.len() > VALUE_BYTES_MAX {
-            return Err(StoreError::ValueTooLong {
-                bytes: value.len(),
-                bytes_max: VALUE_BYTES_MAX,
-            });
-        }
-        self.changes
-            .insert(key.into(), Some(Bytes::copy_from_slice(value)));
-        Ok(())
-    }
-
-    /// Takes a key away, if it is there.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::KeyTooLong`].
-    pub fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        check_key(key)?;
-        self.changes.insert(key.into(), None);
-        Ok(())
-    }
-
-    /// Looks a key up, as it will be when this is committed.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Snapshot::find`].
-    pub fn find(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        if let Some(change) = self.changes.get(key) {
-            return Ok(change.clone());
-        }
-        let snapshot = self.store.snapshot();
-        let value = snapshot.find(key)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-    }
-
-    /// Commits: the next snapshot has all of it.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Backward`], [`StoreError::Damaged`] and errors of the disk; no snapshot has changed
-    /// then.
-    pub fn commit(self, applied: Applied) -> Result<(), StoreError> {
-        let changes: Vec<Change<'_>> = self
-            .changes
-            .iter()
-            .map(|(key, value)| Change {
-                key,
-                value: value.as_ref().map(|value| {
-                    if value.len() <= INLINE_BYTES_MAX {
-                        NewValue::Inline(value)
-                    } else {
-                        NewValue::Long(value.clone())
-                    }
-                }),
-            })
-            .collect();
-        self.store.commit(&changes, applied)
-    }
-}
-
-fn check_key(key: &[u8]) -> Result<(), StoreError> {
-    if key.len() > KEY_BYTES_MAX {
-        return Err(StoreError::KeyTooLong {
-            bytes: key.len(),
-            bytes_max: KEY_BYTES_MAX,
-        });
-    }
-    Ok(())
 }

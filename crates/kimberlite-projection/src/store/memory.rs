@@ -50,8 +50,50 @@ impl MemoryNode {
         Self::new(level, parts, Links::Children(children))
     }
 
+    /// Makes a leaf of a page that holds all of its values.
+    pub(crate) fn of_page(page: Box<Page>) -> Self {
+        Self::of_parts(page, Links::Values(Box::default()))
+    }
+
+    /// Makes a branch that is `page` but for some of its children, which are in memory.
+    pub(crate) fn with_children(
+        mut page: Box<Page>,
+        layout: &Layout,
+        mut children: Box<[Option<Arc<Self>>]>,
+        new: Vec<(usize, Arc<Self>)>,
+    ) -> Self {
+        assert_eq!(layout.count, children.len(), "every child has an entry");
+        for (index, child) in new {
+            if let Some(at) = layout.value_at(&page, index)
+                && let Some(place) = page.get_mut(at..at + PageRef::BYTES)
+            {
+                place.fill(0);
+            }
+            if let Some(place) = children.get_mut(index) {
+                *place = Some(child);
+            }
+        }
+        Self::of_parts(page, Links::Children(children))
+    }
+
+    /// The children of a branch that are in memory.
+    pub(crate) fn children(&self) -> &[Option<Arc<Self>>] {
+        match &self.links {
+            Links::Children(children) => children,
+            Links::Values(_) => &[],
+        }
+    }
+
+    /// Whether there are long values that have no pages yet.
+    pub(crate) fn has_pending_values(&self) -> bool {
+        matches!(&self.links, Links::Values(values) if !values.is_empty())
+    }
+
     fn new(level: u8, parts: &[Part<'_>], links: Links) -> Self {
-        let page = write(level, parts);
+        Self::of_parts(write(level, parts), links)
+    }
+
+    fn of_parts(page: Box<Page>, links: Links) -> Self {
         let layout = Layout::read(&page).expect("what was written can be read");
         Self {
             page,

@@ -26,6 +26,7 @@ use super::page::{BODY_BYTES, PAGE_BYTES, Page, PageRef, RunRef};
 use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 pub(crate) mod build;
+pub(crate) mod edit;
 #[cfg(test)]
 mod tests;
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::error::StoreError;
 use super::memory::{Child, MemoryNode};
 use super::node::build::{Cell, Fill, Part, cut, separator};
+use super::node::edit::{Edit, edited};
 use super::node::{Layout, Slot};
 use super::page::{BODY_BYTES, Checksum, PageId, PageRef, RunRef};
 use super::pages::{Handle, Pages};
@@ -69,8 +70,23 @@ struct Piece<'s> {
 enum Outcome<'s> {
     /// Nothing in it changed.
     Same,
+    /// This is in its place, and begins where it did.
+    One(Arc<MemoryNode>),
     /// These are in its place; none when it is empty now.
     Pieces(Vec<Piece<'s>>),
+}
+
+impl<'s> Outcome<'s> {
+    fn into_pieces(self) -> Vec<Piece<'s>> {
+        match self {
+            Self::Same => Vec::new(),
+            Self::One(node) => vec![Piece {
+                separator: &[],
+                child: Child::Memory(node),
+            }],
+            Self::Pieces(pieces) => pieces,
+        }
+    }
 }
 
 /// What a commit did to a tree.
@@ -234,7 +250,7 @@ pub(crate) fn apply(
         None => (editor.new_leaves(changes), 0),
         Some(root) => match editor.apply(&root.child, root.level, changes)? {
             Outcome::Same => return Ok(Some(root.clone())),
-            Outcome::Pieces(pieces) => (pieces, root.level),
+            outcome => (outcome.into_pieces(), root.level),
         },
     };
     while pieces.len() > 1 {
@@ -309,7 +325,7 @@ impl<'s> Editor<'_, 's> {
         } else {
             self.apply_to_branch(&node, changes)?
         };
-        if let Outcome::Pieces(_) = &outcome {
+        if !matches!(outcome, Outcome::Same) {
             self.gone(child);
         }
         Ok(outcome)
@@ -339,6 +355,9 @@ impl<'s> Editor<'_, 's> {
     }
 
     fn apply_to_leaf(&mut self, node: &Node<'_>, changes: &[Change<'_>]) -> Outcome<'s> {
+        if let Some(outcome) = self.edit_leaf(node, changes) {
+            return outcome;
+        }
         let mut scratch = core::mem::take(&mut self.scratch);
         let old = entries_of(node, &scratch);
         let is_behind = match (changes.first(), old.last()) {
@@ -381,6 +400,45 @@ impl<'s> Editor<'_, 's> {
         scratch.reset();
         self.scratch = scratch;
         outcome
+    }
+
+    /// Applies changes to the page of a leaf as it is. `None` where that cannot be.
+    fn edit_leaf(&mut self, node: &Node<'_>, changes: &[Change<'_>]) -> Option<Outcome<'s>> {
+        let (page, layout) = (node.handle.page(), &node.layout);
+        // Of more there will be more than one page.
+        if changes.len() > layout.count
+            || matches!(node.handle, Handle::Memory(node) if node.has_pending_values())
+        {
+            return None;
+        }
+        let prefix = layout.prefix(page);
+        let mut edits = Vec::with_capacity(changes.len());
+        for change in changes {
+            let (at, replaces) = layout.lower_bound(page, change.key);
+            let new = match &change.value {
+                None if !replaces => continue,
+                None => None,
+                Some(NewValue::Inline(value)) => Some((change.key.strip_prefix(prefix)?, *value)),
+                Some(NewValue::Long(_)) => return None,
+            };
+            edits.push(Edit { at, replaces, new });
+        }
+        if edits.is_empty() {
+            return Some(Outcome::Same);
+        }
+        let edited = edited(page, layout, &edits)?;
+        for edit in edits {
+            self.tally.removed += u64::from(edit.replaces);
+            self.tally.added += u64::from(edit.new.is_some());
+            if edit.replaces
+                && let Some(Slot::Run(run)) = layout.slot(page, edit.at)
+            {
+                self.tally.runs.push(run);
+            }
+        }
+        let leaf = MemoryNode::of_page(edited);
+        self.tally.memory_bytes += leaf.memory_bytes();
+        Some(Outcome::One(Arc::new(leaf)))
     }
 
     fn leaves(&mut self, entries: &[Entry<'_>], fill: Fill) -> Vec<Piece<'s>> {
@@ -427,48 +485,81 @@ impl<'s> Editor<'_, 's> {
         node: &Node<'_>,
         changes: &[Change<'_>],
     ) -> Result<Outcome<'s>, StoreError> {
-        let mut pieces = Vec::with_capacity(node.layout.count + 1);
-        let (mut left, mut next, mut changed) = (changes, 0, false);
-        let mut first_touched = None;
+        let mut touched: Vec<(usize, Outcome<'s>)> = Vec::new();
+        let mut left = changes;
         while let Some(change) = left.first() {
             let index = node.layout.child_index(node.handle.page(), change.key);
-            self.keep(node, next..index, &mut pieces)?;
             let key_after = (index < node.layout.keys()).then(|| node.key(index, self.separators));
             let these = key_after.map_or(left.len(), |key| {
                 left.partition_point(|change| change.key < key)
             });
             let (these, rest) = left.split_at(these);
             let child = child_of(node, index, self.pages)?;
-            match self.apply(&child, node.layout.level - 1, these)? {
-                Outcome::Same => self.keep(node, index..index + 1, &mut pieces)?,
-                Outcome::Pieces(new) => {
-                    changed = true;
-                    let at = pieces.len();
-                    pieces.extend(new);
-                    if let Some(first) = pieces.get_mut(at) {
-                        first.separator = self.separator_of(node, index);
-                    }
-                }
+            let outcome = self.apply(&child, node.layout.level - 1, these)?;
+            if !matches!(outcome, Outcome::Same) {
+                touched.push((index, outcome));
             }
-            first_touched.get_or_insert(index);
-            next = index + 1;
             left = rest;
         }
-        if !changed {
+        let Some((first_touched, _)) = touched.first() else {
             return Ok(Outcome::Same);
-        }
-        self.keep(node, next..node.layout.count, &mut pieces)?;
-        let pieces = self.join_sparse(node.layout.level - 1, pieces)?;
-        let fill = if first_touched == Some(node.layout.keys()) {
+        };
+        let fill = if *first_touched == node.layout.keys() {
             Fill::Packed
         } else {
             Fill::Even
         };
+        let touched = match self.replace_children(node, touched) {
+            Ok(branch) => return Ok(Outcome::One(branch)),
+            Err(touched) => touched,
+        };
+        let (mut pieces, mut next) = (Vec::with_capacity(node.layout.count + 1), 0);
+        for (index, outcome) in touched {
+            self.keep(node, next..index, &mut pieces)?;
+            let at = pieces.len();
+            pieces.extend(outcome.into_pieces());
+            if let Some(first) = pieces.get_mut(at) {
+                first.separator = self.separator_of(node, index);
+            }
+            next = index + 1;
+        }
+        self.keep(node, next..node.layout.count, &mut pieces)?;
+        let pieces = self.join_sparse(node.layout.level - 1, pieces)?;
         Ok(Outcome::Pieces(self.branches(
             node.layout.level,
             &pieces,
             fill,
         )))
+    }
+
+    /// The branch with other nodes in the place of some children, each in that of one; gives them
+    /// back where they are not so, or one could do with more entries.
+    fn replace_children(
+        &mut self,
+        node: &Node<'_>,
+        touched: Vec<(usize, Outcome<'s>)>,
+    ) -> Result<Arc<MemoryNode>, Vec<(usize, Outcome<'s>)>> {
+        let fits = |outcome: &Outcome<'_>| match outcome {
+            Outcome::One(node) => !is_sparse_node(node),
+            Outcome::Same | Outcome::Pieces(_) => false,
+        };
+        if !touched.iter().all(|(_, outcome)| fits(outcome)) {
+            return Err(touched);
+        }
+        let new = touched
+            .into_iter()
+            .filter_map(|(index, outcome)| match outcome {
+                Outcome::One(node) => Some((index, node)),
+                Outcome::Same | Outcome::Pieces(_) => None,
+            });
+        let children = match node.handle {
+            Handle::Memory(node) => node.children().into(),
+            Handle::Mapped(_) | Handle::Copied(_) => vec![None; node.layout.count].into(),
+        };
+        let page = Box::new(*node.handle.page());
+        let branch = MemoryNode::with_children(page, &node.layout, children, new.collect());
+        self.tally.memory_bytes += branch.memory_bytes();
+        Ok(Arc::new(branch))
     }
 
     /// Takes children over as they are.
@@ -617,8 +708,12 @@ impl<'s> Editor<'_, 's> {
 fn is_sparse(child: &Child) -> bool {
     match child {
         Child::Stored(_) => false,
-        Child::Memory(node) => node.layout.bytes(&node.page) < SPARSE_BYTES,
+        Child::Memory(node) => is_sparse_node(node),
     }
+}
+
+fn is_sparse_node(node: &MemoryNode) -> bool {
+    node.layout.bytes(&node.page) < SPARSE_BYTES
 }
 
 fn child_of(node: &Node<'_>, index: usize, pages: &Pages) -> Result<Child, StoreError> {

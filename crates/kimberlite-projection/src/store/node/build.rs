@@ -250,7 +250,11 @@ impl Writer {
 
 /// How many bytes two keys begin with alike.
 pub(crate) fn shared_bytes(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(l, r)| l == r).count()
+    let (words, rest) = (left.as_chunks::<8>(), right.as_chunks::<8>());
+    let same = words.0.iter().zip(rest.0);
+    let same = 8 * same.take_while(|(l, r)| l == r).count();
+    let (left, right) = (left.iter().skip(same), right.iter().skip(same));
+    same + left.zip(right).take_while(|(l, r)| l == r).count()
 }
 
 /// The shortest key that is above `left` and not above `right`, which is above `left`.

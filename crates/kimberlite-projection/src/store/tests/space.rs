@@ -1,6 +1,7 @@
 //! Sizes, and what becomes of pages: keys and values up to their limits, and files that do not grow for
 //! ever.
 
+use super::super::page::BODY_BYTES;
 use super::*;
 
 #[test]
@@ -216,4 +217,31 @@ fn readers_in_other_threads_see_whole_states() {
         });
         store.verify().unwrap();
     }
+}
+
+#[test]
+fn a_load_in_order_fills_pages_and_takes_no_more_memory_than_is_flushed() {
+    let fixture = Fixture::simulated();
+    let mut store = fixture.create();
+    let (entries, pending_max) = (100_000_u64, 1 << 20);
+    for (position, first) in (1..).zip((0..entries).step_by(1000)) {
+        let mut transaction = store.write();
+        for n in first..first + 1000 {
+            transaction
+                .put(format!("{n:08}").as_bytes(), &[5; 64])
+                .unwrap();
+        }
+        transaction.commit(at(position)).unwrap();
+        // A commit adds its own entries, twice as much as they take at most.
+        assert!(store.pending_bytes() < pending_max + 2 * 72 * 1000);
+        if store.pending_bytes() > pending_max {
+            store.flush().unwrap();
+            assert_eq!(store.pending_bytes(), 0);
+        }
+    }
+    store.flush().unwrap();
+    let size = store.verify().unwrap();
+    // What the entries take, and a twentieth more.
+    let least = entries * 72 / u64::try_from(BODY_BYTES).unwrap();
+    assert!(size.used_pages < least + least / 20, "{size:?}, {least}");
 }
