@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use kimberlite_crypto::{Entropy, ProjectionKey};
 use kimberlite_disk::Disk;
 use kimberlite_projection::store::{
-    Applied, Identity, KEY_BYTES_MAX, Snapshot, Store, StoreOptions,
+    Applied, Identity, KEY_BYTES_MAX, Snapshot, Store, StoreKey, StoreOptions,
 };
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 use kimberlite_types::{ChainHash, LogId, Position};
@@ -21,12 +23,20 @@ const STORE: &str = "/p/store";
 fuzz_target!(|data: &[u8]| {
     let mut disk = SimulatedDisk::new(1);
     disk.create_dir_all(Path::new("/p")).unwrap();
-    let options = StoreOptions::default();
-    let mut store = Store::create(&disk, Path::new(STORE), identity(), options).unwrap();
+    let mut options = StoreOptions::default();
+    let mut left = data;
+    if let Some((1.., rest)) = data.split_first() {
+        left = rest;
+    } else {
+        let entropy = Arc::new(Counted(Mutex::new(0)));
+        options.key = Some(StoreKey::new(ProjectionKey::new([1; 32]), entropy));
+        // Few pages, so that they come and go.
+        options.cache_bytes_max = 1 << 16;
+    }
+    let mut store = Store::create(&disk, Path::new(STORE), identity(), options.clone()).unwrap();
     let (mut model, mut flushed) = (Model::new(), (0, Model::new()));
     let mut held: Option<(Snapshot, Model)> = None;
     let mut position = 0;
-    let mut left = data;
     while let Some((&[what, a, b, c], rest)) = left.split_first_chunk() {
         left = rest;
         match what % 16 {
@@ -43,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
                 ][usize::from(a) % 3];
                 (held, disk) = (None, disk.crash(mode));
                 drop(store);
-                store = Store::open(&disk, Path::new(STORE), identity(), options).unwrap();
+                store = Store::open(&disk, Path::new(STORE), identity(), options.clone()).unwrap();
                 (position, model) = flushed.clone();
                 assert_eq!(store.applied(), applied(position));
             }
@@ -80,6 +90,20 @@ fuzz_target!(|data: &[u8]| {
         check(&snapshot, &model);
     }
 });
+
+/// Other bytes each time.
+#[derive(Debug)]
+struct Counted(Mutex<u64>);
+
+impl Entropy for Counted {
+    fn fill(&self, bytes: &mut [u8]) -> bool {
+        let mut count = self.0.lock().unwrap();
+        *count += 1;
+        bytes.fill(0);
+        bytes[..8].copy_from_slice(&count.to_le_bytes());
+        true
+    }
+}
 
 fn identity() -> Identity {
     Identity::new(LogId::new([1; 32]), "fuzz", 1)

@@ -1,13 +1,16 @@
 //! A store of made-up pages: as they came, and with the checksums that their parents and the superblock
-//! ask for. Nothing that is done to it panics.
+//! ask for; encrypted too, by somebody who has the key. Nothing that is done to it panics.
 
 #![no_main]
 
 use std::path::Path;
+use std::sync::Arc;
 
-use kimberlite_crypto::internal_hash;
+use kimberlite_crypto::{
+    Entropy, PageCipher, PagePlace, ProjectionKey, StoreIdentity, internal_hash,
+};
 use kimberlite_disk::{Access, Disk};
-use kimberlite_projection::store::{Applied, Identity, Store, StoreError, StoreOptions};
+use kimberlite_projection::store::{Applied, Identity, Store, StoreError, StoreKey, StoreOptions};
 use kimberlite_testkit::SimulatedDisk;
 use kimberlite_types::{ChainHash, LogId, Position};
 use libfuzzer_sys::fuzz_target;
@@ -24,13 +27,17 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[level, entries, taken, forged], nodes)) = data.split_first_chunk() else {
         return;
     };
+    let is_encrypted = forged & 4 != 0;
     let mut file = vec![0; PAGES * PAGE_BYTES];
     let bytes = nodes.len().div_ceil(NODES).clamp(1, BODY_BYTES);
     for (index, body) in nodes.chunks(bytes).take(NODES).enumerate() {
         let page = FIRST_NODE + index;
         file[page * PAGE_BYTES..][..body.len()].copy_from_slice(body);
         if forged & 1 == 0 {
-            point_to_children(&mut file, page);
+            point_to_children(&mut file, page, is_encrypted);
+        }
+        if is_encrypted {
+            seal(&mut file, page, 1);
         }
     }
     // The node that was made last is the root.
@@ -38,6 +45,9 @@ fuzz_target!(|data: &[u8]| {
     let mut words = [0; 8];
     words[0] = taken | 0b100;
     file[2 * PAGE_BYTES..][..8].copy_from_slice(&words);
+    if is_encrypted {
+        seal(&mut file, 2, 3);
+    }
 
     let mut superblock = b"KBTREE01".to_vec();
     superblock.extend(1_u64.to_le_bytes());
@@ -48,15 +58,23 @@ fuzz_target!(|data: &[u8]| {
     superblock.extend([0; 40]);
     superblock.extend(u64::from(entries).to_le_bytes());
     superblock.extend(u32::try_from(root).unwrap().to_le_bytes());
-    superblock.extend(checksum(&file[root * PAGE_BYTES..][..BODY_BYTES]));
-    superblock.extend([level, 0, 0, 0]);
+    superblock.extend(checksum(stored(&file, root, is_encrypted)));
+    superblock.extend([level, u8::from(is_encrypted), 0, 0]);
     superblock.extend(2_u32.to_le_bytes());
     superblock.extend(8_u32.to_le_bytes());
-    superblock.extend(checksum(&words));
+    let map = if is_encrypted {
+        stored(&file, 2, true)
+    } else {
+        &words
+    };
+    superblock.extend(checksum(map));
     if forged & 2 != 0 {
         // The beginning of the superblock as it came, behind the magic.
         let bytes = nodes.len().min(superblock.len() - 8);
         superblock[8..8 + bytes].copy_from_slice(&nodes[..bytes]);
+    }
+    if is_encrypted {
+        superblock.extend(key().superblock_code(&superblock));
     }
     superblock.resize(PAGE_BYTES - 32, 0);
     let hash = internal_hash(&superblock);
@@ -67,15 +85,50 @@ fuzz_target!(|data: &[u8]| {
     disk.create_dir_all(Path::new("/p")).unwrap();
     let handle = disk.create(Path::new(STORE), Access::Private).unwrap();
     handle.write_all_at(&[&file], 0).unwrap();
-    let _ = use_store(&disk);
+    let _ = use_store(&disk, is_encrypted);
 });
 
 fn checksum(content: &[u8]) -> [u8; 8] {
     *internal_hash(content).as_bytes().first_chunk().unwrap()
 }
 
+/// What the checksum of a page is of.
+fn stored(file: &[u8], page: usize, is_encrypted: bool) -> &[u8] {
+    let bytes = if is_encrypted { PAGE_BYTES } else { BODY_BYTES };
+    &file[page * PAGE_BYTES..][..bytes]
+}
+
+#[derive(Debug)]
+struct Ones;
+
+impl Entropy for Ones {
+    fn fill(&self, bytes: &mut [u8]) -> bool {
+        bytes.fill(1);
+        true
+    }
+}
+
+fn key() -> ProjectionKey {
+    ProjectionKey::new([5; 32])
+}
+
+/// Encrypts a page of which the body is there.
+fn seal(file: &mut [u8], page: usize, kind: u8) {
+    let store = StoreIdentity {
+        log_id: LogId::new([1; 32]),
+        name_hash: *internal_hash(b"fuzz").as_bytes(),
+        version: 1,
+    };
+    let (body, trailer) = file[page * PAGE_BYTES..][..PAGE_BYTES].split_at_mut(BODY_BYTES);
+    let (page, counter) = (u32::try_from(page).unwrap(), u64::try_from(page).unwrap());
+    let place = PagePlace { page, kind };
+    let tag = PageCipher::new(&key(), &store, &[0; 16]).seal(place, counter, body);
+    trailer[16..24].copy_from_slice(&counter.to_le_bytes());
+    trailer[24..].copy_from_slice(&tag);
+}
+
 /// Makes the children of a branch some of the pages before it, with their checksums.
-fn point_to_children(file: &mut [u8], page: usize) {
+fn point_to_children(file: &mut [u8], page: usize, is_encrypted: bool) {
     let (before, node) = file.split_at_mut(page * PAGE_BYTES);
     let u16_at = |at: usize| usize::from(u16::from_le_bytes([node[at], node[at + 1]]));
     let (count, prefix, key_bytes) = (u16_at(2), u16_at(4), u16_at(6));
@@ -99,15 +152,19 @@ fn point_to_children(file: &mut [u8], page: usize) {
             return;
         };
         let child = FIRST_NODE + usize::from(reference[0]) % (page - FIRST_NODE);
-        let body = &before[child * PAGE_BYTES..][..BODY_BYTES];
+        let body = stored(before, child, is_encrypted);
         reference[..4].copy_from_slice(&u32::try_from(child).unwrap().to_le_bytes());
         reference[4..].copy_from_slice(&checksum(body));
     }
 }
 
-fn use_store(disk: &SimulatedDisk) -> Result<(), StoreError> {
+fn use_store(disk: &SimulatedDisk, is_encrypted: bool) -> Result<(), StoreError> {
     let identity = Identity::new(LogId::new([1; 32]), "fuzz", 1);
-    let mut store = Store::open(disk, Path::new(STORE), identity, StoreOptions::default())?;
+    let mut options = StoreOptions::default();
+    if is_encrypted {
+        options.key = Some(StoreKey::new(key(), Arc::new(Ones)));
+    }
+    let mut store = Store::open(disk, Path::new(STORE), identity, options)?;
     let _ = store.verify();
     {
         let snapshot = store.snapshot();

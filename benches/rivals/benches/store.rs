@@ -1,4 +1,4 @@
-//! Reads of the B+tree store beside LMDB: random keys and scans, warm, in turns.
+//! Reads of the B+tree store, plain and encrypted, beside LMDB: random keys and scans, warm, in turns.
 //!
 //! `cargo bench --manifest-path benches/rivals/Cargo.toml --bench store -- 1000000`
 
@@ -26,7 +26,7 @@ fn main() {
         |place| tempfile::tempdir_in(place).unwrap(),
     );
     let started = Instant::now();
-    let store = fill_store(&scratch.path().join("store"), keys);
+    let store = fill_store(&scratch.path().join("store"), keys, StoreOptions::default());
     println!("store filled with {keys} in {:.2?}", started.elapsed());
     let started = Instant::now();
     let place = scratch.path().join("lmdb");
@@ -34,18 +34,38 @@ fn main() {
     println!("LMDB filled in {:.2?}", started.elapsed());
     let snapshot = store.snapshot();
     println!("{:?}", store.verify().unwrap());
+    let mut options = StoreOptions::default();
+    options.key = Some(kimberlite_rivals::store_key());
+    // All of it is kept: 72 bytes of an entry, in pages that are full.
+    options.cache_bytes_max = usize::try_from(96 * keys + (1 << 20)).unwrap();
+    let encrypted = fill_store(&scratch.path().join("encrypted"), keys, options);
+    let encrypted = encrypted.snapshot();
+    scan_store(&encrypted);
     for _ in 0..2 {
         scan_store(&snapshot);
         scan_lmdb(&env, database);
     }
-    let mut figures: [Vec<f64>; 8] = Default::default();
+    let mut figures: [Vec<f64>; 12] = Default::default();
     for round in 0..ROUNDS {
         let round = round as u64;
         let (ours, p50, p99) = read_store(&snapshot, keys, round);
         let (theirs, their_p50, their_p99) = read_lmdb(&env, database, keys, round);
+        let (sealed, sealed_p50, sealed_p99) = read_store(&encrypted, keys, round);
         let scans = [scan_store(&snapshot), scan_lmdb(&env, database)];
+        let sealed_scan = scan_store(&encrypted);
         for (figure, all) in [
-            ours, theirs, p50, their_p50, p99, their_p99, scans[0], scans[1],
+            ours,
+            theirs,
+            p50,
+            their_p50,
+            p99,
+            their_p99,
+            scans[0],
+            scans[1],
+            sealed,
+            sealed_p50,
+            sealed_p99,
+            sealed_scan,
         ]
         .into_iter()
         .zip(&mut figures)
@@ -62,15 +82,19 @@ fn main() {
         their_p99,
         scan,
         their_scan,
+        sealed,
+        sealed_p50,
+        sealed_p99,
+        sealed_scan,
     ] = figures.map(|mut all| {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     });
-    println!("                    store       LMDB");
-    println!("reads/s        {ours:>10.0} {theirs:>10.0}");
-    println!("p50 ns         {p50:>10.0} {their_p50:>10.0}");
-    println!("p99 ns         {p99:>10.0} {their_p99:>10.0}");
-    println!("scanned/s      {scan:>10.0} {their_scan:>10.0}");
+    println!("                    store       LMDB  encrypted");
+    println!("reads/s        {ours:>10.0} {theirs:>10.0} {sealed:>10.0}");
+    println!("p50 ns         {p50:>10.0} {their_p50:>10.0} {sealed_p50:>10.0}");
+    println!("p99 ns         {p99:>10.0} {their_p99:>10.0} {sealed_p99:>10.0}");
+    println!("scanned/s      {scan:>10.0} {their_scan:>10.0} {sealed_scan:>10.0}");
 }
 
 fn key(number: u64) -> [u8; 8] {
@@ -92,12 +116,12 @@ fn sorted(keys: u64) -> Vec<([u8; 8], u64)> {
     all
 }
 
-fn fill_store(path: &Path, keys: u64) -> Store {
+fn fill_store(path: &Path, keys: u64, options: StoreOptions) -> Store {
     let mut store = Store::create(
         &OsDisk::new(),
         path,
         Identity::new(LogId::new([0; 32]), "bench", 1),
-        StoreOptions::default(),
+        options,
     )
     .unwrap();
     for (batch, part) in sorted(keys).chunks(100_000).enumerate() {

@@ -1,4 +1,5 @@
-//! Puts into the B+tree store beside LMDB, which does not sync between commits either.
+//! Puts into the B+tree store, plain and encrypted, beside LMDB, which does not sync between commits
+//! either.
 //!
 //! `cargo bench --manifest-path benches/rivals/Cargo.toml --bench store_writes -- 1000000`
 
@@ -11,7 +12,7 @@ use kimberlite_disk::OsDisk;
 use kimberlite_projection::store::{Applied, Identity, Store, StoreOptions};
 use kimberlite_types::{ChainHash, LogId, Position};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 1;
 /// Bytes that are committed before they are flushed.
 const PENDING_BYTES_MAX: usize = 64 << 20;
 
@@ -24,25 +25,29 @@ fn main() {
         || tempfile::tempdir().unwrap(),
         |place| tempfile::tempdir_in(place).unwrap(),
     );
-    println!("{keys} puts/s in thousands          store       LMDB");
+    println!("{keys} puts/s in thousands          store       LMDB  encrypted");
     let random: Vec<_> = (0..keys).map(key).collect();
     let mut sorted = random.clone();
     sorted.sort_unstable();
     for (order, all) in [("sorted", &sorted), ("random", &random)] {
         for batch in [1000, 10_000, 100_000, all.len()] {
-            let mut figures = [const { Vec::new() }; 2];
+            let mut figures = [const { Vec::new() }; 3];
             for round in 0..ROUNDS {
                 let place = scratch.path().join(format!("{order}-{batch}-{round}"));
                 std::fs::create_dir(&place).unwrap();
-                figures[0].push(put_store(&place, all, batch));
+                figures[0].push(put_store(&place, all, batch, StoreOptions::default()));
                 figures[1].push(put_lmdb(&place, all, batch));
+                std::fs::remove_file(place.join("store")).unwrap();
+                let mut options = StoreOptions::default();
+                options.key = Some(kimberlite_rivals::store_key());
+                figures[2].push(put_store(&place, all, batch, options));
                 std::fs::remove_dir_all(&place).unwrap();
             }
-            let [ours, theirs] = figures.map(|mut all| {
+            let [ours, theirs, sealed] = figures.map(|mut all| {
                 all.sort_by(f64::total_cmp);
                 all[all.len() / 2] / 1e3
             });
-            println!("{order}, {batch:>8} a commit {ours:>16.0} {theirs:>10.0}");
+            println!("{order}, {batch:>8} a commit {ours:>16.0} {theirs:>10.0} {sealed:>10.0}");
         }
     }
 }
@@ -60,12 +65,12 @@ fn value(key: [u8; 8]) -> [u8; 64] {
     value
 }
 
-fn put_store(place: &Path, keys: &[[u8; 8]], batch: usize) -> f64 {
+fn put_store(place: &Path, keys: &[[u8; 8]], batch: usize, options: StoreOptions) -> f64 {
     let mut store = Store::create(
         &OsDisk::new(),
         &place.join("store"),
         Identity::new(LogId::new([0; 32]), "bench", 1),
-        StoreOptions::default(),
+        options,
     )
     .unwrap();
     let started = Instant::now();

@@ -5,6 +5,9 @@
 //! | key-encryption key, 32 | root key | `kimberlite/v1/key-encryption` ‖ log id 32 ‖ epoch `u32` |
 //! | wrapping key, 32 | key-encryption key | `kimberlite/v1/wrap` ‖ log id 32 ‖ key id 16 ‖ version `u32` |
 //! | name key, 32 | data key | `kimberlite/v1/name` ‖ log id 32 |
+//! | projection key, 32 | data key | `kimberlite/v1/projection` ‖ log id 32 |
+//! | page key, 32 | projection key | `kimberlite/v1/store/page` ‖ log id 32 ‖ name hash 32 ‖ version `u32` ‖ salt 16 |
+//! | superblock code, 32 | projection key | `kimberlite/v1/store/superblock` ‖ superblock 168 |
 //! | session secret, 32 | data key | `kimberlite/v1/session` ‖ suite `u16` ‖ log id 32 ‖ key id 16 ‖ version `u32` ‖ salt 32 |
 //! | AES key, 32 | session secret | `kimberlite/v1/session/key` |
 //! | base nonce, 12 | session secret | `kimberlite/v1/session/nonce` |

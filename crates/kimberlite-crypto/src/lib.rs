@@ -12,6 +12,7 @@
 //! * [`EnvelopeParts`], [`Envelope`]: type, metadata and data of an event in one payload.
 //! * [`SessionCipher`]: AES-256-GCM under the key of one writer session, with a commitment to the
 //!   plaintext.
+//! * [`PageCipher`]: AES-256-GCM for the pages of derived state, under a [`ProjectionKey`].
 //! * [`RootKey`], [`KeyEncryptionKey`], [`Keyring`]: where data keys rest.
 //! * [`Signer`], [`VerifierKey`], [`CheckpointBody`], [`SignedCheckpoint`]: signed statements about
 //!   history, as C2SP tlog-checkpoints.
@@ -56,6 +57,7 @@
 mod aead;
 mod chain;
 mod digest;
+mod entropy;
 mod envelope;
 mod expand;
 mod fields;
@@ -64,6 +66,7 @@ mod key_wrap;
 mod keyring;
 mod merkle;
 mod note;
+mod page;
 mod root_key;
 mod session;
 mod sha256;
@@ -76,6 +79,7 @@ pub use digest::{
     InternalHash, InternalHasher, internal_hash, internal_hash_many, log_id, name_hash,
     payload_digest, payload_digests,
 };
+pub use entropy::Entropy;
 pub use envelope::{Envelope, EnvelopeError, EnvelopeParts, EventTypeText};
 pub use key::{DataKey, KeyId, KeyVersion, NameKey};
 pub use key_wrap::{
@@ -84,6 +88,7 @@ pub use key_wrap::{
 pub use keyring::{KEYRING_ENTRIES_MAX, Keyring, KeyringEntry, KeyringError, Slot};
 pub use merkle::{Frontier, FrontierError, leaf_hash, leaf_hashes, node_hash};
 pub use note::{CheckpointBody, NOTE_BYTES_MAX, NoteError, SignedCheckpoint};
+pub use page::{PAGE_SALT_BYTES, PageCipher, PageError, PagePlace, ProjectionKey, StoreIdentity};
 pub use root_key::{RootKey, RootKeyError};
 pub use session::{
     COMMITMENT_BYTES, Commit, KeyCommitment, OpenError, Place, SESSION_PARAMS_BYTES, SessionCipher,

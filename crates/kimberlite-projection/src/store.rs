@@ -9,6 +9,8 @@
 //! committed since the last one. What a crash takes is derived again from the log, so nothing is written
 //! twice and no commit waits for the disk.
 //!
+//! With a [`StoreKey`] the pages are encrypted, each by itself, and decrypted into a bounded cache.
+//!
 //! * **Invariant:** the file holds a whole state that was committed, at every moment: the newest superblock
 //!   that is whole, and what it points to. What does not agree with it is damage, never an answer.
 //! * **Invariant:** a page is written only while nothing points to it: no durable superblock, no snapshot.
@@ -17,10 +19,11 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use kimberlite_crypto::internal_hash;
+use kimberlite_crypto::{StoreIdentity, internal_hash};
 use kimberlite_disk::{Access, Disk, DiskError, DiskFile, OpenMode, directory_of};
 use kimberlite_types::{ChainHash, LogId, Position};
 
+mod cache;
 mod check;
 mod cursor;
 mod error;
@@ -29,6 +32,7 @@ mod memory;
 mod node;
 mod page;
 mod pages;
+mod sealing;
 mod space;
 mod superblock;
 mod transaction;
@@ -41,12 +45,15 @@ mod tests;
 pub use self::check::StoreSize;
 pub use self::cursor::{Cursor, Entry};
 pub use self::error::StoreError;
+pub use self::sealing::StoreKey;
 pub use self::transaction::WriteTransaction;
 pub use self::value::Value;
 
+use self::cache::PageCache;
 use self::flush::PageWriter;
 use self::page::{PAGE_BYTES, Page, PageId, RunRef};
-use self::pages::{PageCache, Pages};
+use self::pages::{Access as PageAccess, Pages};
+use self::sealing::{Kind, Sealer};
 use self::space::{Age, FIRST_PAGE, Space};
 use self::superblock::Superblock;
 use self::tree::{Change, Root, Tally};
@@ -77,6 +84,14 @@ impl Identity {
             version,
         }
     }
+
+    const fn of_store(&self) -> StoreIdentity {
+        StoreIdentity {
+            log_id: self.log_id,
+            name_hash: self.name_hash,
+            version: self.version,
+        }
+    }
 }
 
 /// How much of the log was taken in.
@@ -88,14 +103,19 @@ pub struct Applied {
     pub chain: ChainHash,
 }
 
-/// How a store is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a store is read, and what it is encrypted with.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// Whether pages are read through a mapping of the file, where the disk gives one. Default: true.
+    /// Whether pages are read through a mapping of the file, where the disk gives one. Those of an encrypted
+    /// store never are. Default: true.
     pub mapped: bool,
-    /// Bytes of pages that are kept in memory when they are not mapped. Default: 32 MiB.
+    /// Bytes of pages that are kept in memory when they are not mapped; those of an encrypted store as they
+    /// were decrypted. Default: 32 MiB.
     pub cache_bytes_max: usize,
+    /// What the pages are encrypted with. A store is opened with the key that it was made with, and one that
+    /// was made without a key without one. Default: none.
+    pub key: Option<StoreKey>,
 }
 
 impl Default for StoreOptions {
@@ -103,6 +123,7 @@ impl Default for StoreOptions {
         Self {
             mapped: true,
             cache_bytes_max: 32 << 20,
+            key: None,
         }
     }
 }
@@ -132,8 +153,10 @@ impl Shared {
 pub struct Store {
     file: Arc<dyn DiskFile>,
     identity: Identity,
-    options: StoreOptions,
+    mapped: bool,
     cache: Arc<PageCache>,
+    /// Of an encrypted store.
+    sealer: Option<Sealer>,
     shared: Arc<Shared>,
     /// Versions that may still be read, oldest first.
     read: Vec<(Age, Weak<Version>)>,
@@ -151,7 +174,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`DiskError::AlreadyExists`] when there is a file of that name, and other errors of the disk.
+    /// [`DiskError::AlreadyExists`] when there is a file of that name, and other errors of the disk;
+    /// [`StoreError::Entropy`].
     pub fn create(
         disk: &dyn Disk,
         path: &Path,
@@ -173,8 +197,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`DiskError::NotFound`] when there is none; [`StoreError::NoSuperblock`], [`StoreError::Foreign`]
-    /// and [`StoreError::Damaged`] when it has to be rebuilt.
+    /// [`DiskError::NotFound`] when there is none; [`StoreError::NoSuperblock`], [`StoreError::Foreign`],
+    /// [`StoreError::WrongKey`], [`StoreError::Encrypted`], [`StoreError::NotEncrypted`] and
+    /// [`StoreError::Damaged`] when it has to be rebuilt; [`StoreError::Entropy`].
     pub fn open(
         disk: &dyn Disk,
         path: &Path,
@@ -187,6 +212,14 @@ impl Store {
             return Err(StoreError::Foreign {
                 path: path.to_path_buf(),
             });
+        }
+        let path = path.to_path_buf();
+        match (&options.key, superblock.code) {
+            (None, None) => {}
+            (None, Some(_)) => return Err(StoreError::Encrypted { path }),
+            (Some(_), None) => return Err(StoreError::NotEncrypted { path }),
+            (Some(key), Some(_)) if superblock.is_coded_by(key.key()) => {}
+            (Some(_), Some(_)) => return Err(StoreError::WrongKey { path }),
         }
         Self::begin(file, identity, options, Some(superblock))
     }
@@ -207,7 +240,20 @@ impl Store {
             });
         }
         let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
-        let pages = Pages::new(Arc::clone(&file), count, &cache, options.mapped)?;
+        let sealer = match options.key {
+            None => None,
+            Some(key) => {
+                let sealer = Sealer::new(key, identity.of_store());
+                let path = || file.path().to_path_buf();
+                Some(sealer.ok_or_else(|| StoreError::Entropy { path: path() })?)
+            }
+        };
+        let access = PageAccess {
+            cache: &cache,
+            mapped: options.mapped,
+            opener: sealer.as_ref().map(Sealer::opener),
+        };
+        let pages = Pages::new(Arc::clone(&file), count, access)?;
         let (space, space_run) = match newest {
             None => (Space::new(count), None),
             Some(superblock) => (
@@ -232,8 +278,9 @@ impl Store {
         Ok(Self {
             file,
             identity,
-            options,
+            mapped: options.mapped,
             cache,
+            sealer,
             read: vec![(version.age, Arc::downgrade(&version))],
             shared: Arc::new(Shared {
                 current: RwLock::new(version),
@@ -350,13 +397,15 @@ impl Store {
     /// # Errors
     ///
     /// [`DiskError::Full`] where there was no space for the pages: nothing has changed, and a later flush
-    /// may succeed. After any other error the store takes nothing more; snapshots can still be read.
+    /// may succeed, as it may after [`StoreError::Entropy`]. After any other error the store takes nothing
+    /// more; snapshots can still be read.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         self.check_usable()?;
         let version = self.shared.current();
         if version.age.commit == self.durable {
             return Ok(());
         }
+        self.check_sealer()?;
         let read: Vec<Age> = self
             .read
             .iter()
@@ -365,7 +414,8 @@ impl Store {
             .collect();
         self.space.release(self.durable, &read);
         let flush = version.age.flush + 1;
-        let mut writer = PageWriter::new(&*self.file, &version.pages, &mut self.space, flush);
+        let (pages, sealer) = (&version.pages, self.sealer.as_mut());
+        let mut writer = PageWriter::new(&*self.file, pages, &mut self.space, sealer, flush);
         let written = write_pages(&mut writer, &version, self.space_run);
         let taken = writer.into_taken();
         let written = written.inspect_err(|error| {
@@ -378,6 +428,20 @@ impl Store {
         // From the first sync on nobody knows what the file says, whatever the error.
         self.is_poisoned |= flushed.is_err();
         flushed
+    }
+
+    fn check_sealer(&mut self) -> Result<(), StoreError> {
+        let path = self.path();
+        let Some(sealer) = &mut self.sealer else {
+            return Ok(());
+        };
+        if !sealer.is_of_this_process() {
+            return Err(StoreError::Forked { path });
+        }
+        if !sealer.begin_flush() {
+            return Err(StoreError::Entropy { path });
+        }
+        Ok(())
     }
 
     fn write_superblock(
@@ -395,6 +459,11 @@ impl Store {
             entries: version.entries,
             root,
             space,
+            code: None,
+        };
+        let superblock = match &self.sealer {
+            Some(sealer) => superblock.with_code(sealer.key()),
+            None => superblock,
         };
         let slot = PageId::new(u32::from(flush % 2 == 1));
         let bytes = superblock.encode();
@@ -419,7 +488,12 @@ impl Store {
         } else {
             let file = Arc::clone(&self.file);
             let count = superblock.page_count;
-            let mut pages = Pages::new(file, count, &self.cache, self.options.mapped)?;
+            let access = PageAccess {
+                cache: &self.cache,
+                mapped: self.mapped,
+                opener: self.sealer.as_ref().map(Sealer::opener),
+            };
+            let mut pages = Pages::new(file, count, access)?;
             pages.know_from(&version.pages);
             Arc::new(pages)
         };
@@ -475,7 +549,7 @@ fn root_of(superblock: &Superblock) -> Option<Root> {
 /// Reads which pages are taken.
 fn read_space(pages: &Pages, run: RunRef) -> Result<Space, StoreError> {
     let wrong = || pages.damaged(run.first, "says nothing of which pages are taken");
-    let space = Space::decode(&pages.read_run(run)?, pages.count());
+    let space = Space::decode(&pages.read_run(run, Kind::Space)?, pages.count());
     let space = space.filter(|space| space.is_run_taken(run.first, run.pages()));
     space.ok_or_else(wrong)
 }

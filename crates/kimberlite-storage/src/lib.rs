@@ -67,10 +67,11 @@ pub use frame::{
     Content, FRAME_HEADER_BYTES, FrameBuilder, FrameError, FrameHeader, FramePlacement, FrameView,
     PurgedPayload, StoredRecord, UnplacedFrame,
 };
+pub use kimberlite_crypto::Entropy;
 pub use open::{
     OpenReport, Visitor, create_log, first_record, log_exists, open_observer, open_writer,
 };
-pub use options::{Entropy, LogOptions, ReadMode, SegmentSpace, Visibility};
+pub use options::{LogOptions, ReadMode, SegmentSpace, Visibility};
 pub use purge::{PurgeChoice, PurgeOutcome, Purger};
 pub use reader::LogReader;
 pub use recovery::{TailDiscarded, TornTail};

@@ -1,21 +1,14 @@
 //! How a log is opened.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kimberlite_crypto::Entropy;
 use kimberlite_disk::WriteMode;
 
 use crate::background::Background;
 use crate::budget::Budget;
 use crate::segment::INDEX_STRIDE_BYTES;
-
-/// A source of unpredictable bytes.
-pub trait Entropy: Debug + Send + Sync {
-    /// Fills `bytes`; `false` when none can be had.
-    #[must_use]
-    fn fill(&self, bytes: &mut [u8]) -> bool;
-}
 
 /// Up to where readers see the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -422,11 +422,11 @@ impl Drop for RunningJob {
 
 #[cfg(test)]
 mod tests {
+    use kimberlite_crypto::Entropy;
     use kimberlite_testkit::SimulatedDisk;
     use kimberlite_types::{ChainHash, LogId, Position};
 
     use super::*;
-    use crate::options::Entropy;
     use crate::segment::SEGMENT_BYTES_MIN;
 
     #[derive(Debug)]

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use kimberlite_crypto::InternalHasher;
+use kimberlite_crypto::{Entropy, InternalHasher};
 use kimberlite_disk::{Access, DiskError, DiskFile};
 use kimberlite_types::{ChainHash, Position, RecordKind};
 
@@ -23,7 +23,6 @@ use crate::damage::DamageKind;
 use crate::error::StorageError;
 use crate::frame::{FrameHeader, FrameView};
 use crate::history::History;
-use crate::options::Entropy;
 use crate::prepare::{Jobs, TEMPORARY_ENDING};
 use crate::reader::{Shared, read_bytes};
 use crate::scan::{BadGroup, Depth, Found, Window};

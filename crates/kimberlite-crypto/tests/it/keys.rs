@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use kimberlite_crypto::{
-    Backend, Commit, DataKey, Envelope, EnvelopeParts, KeyId, KeyVersion, Place, RootKey,
-    SessionCipher, SessionParams, commitment_bytes,
+    Backend, Commit, DataKey, Envelope, EnvelopeParts, KeyId, KeyVersion, PageCipher, PagePlace,
+    Place, RootKey, SessionCipher, SessionParams, StoreIdentity, commitment_bytes,
 };
 use kimberlite_types::{LogId, Position, RecordFlags, SessionId, StreamId};
 use serde_json::Value;
@@ -122,4 +122,31 @@ fn payloads_seal_to_the_known_bytes() {
 #[test]
 fn payloads_seal_to_the_known_bytes_with_the_portable_library() {
     check_sealings(Backend::RustCrypto);
+}
+
+#[test]
+fn a_page_seals_to_the_known_bytes_and_a_superblock_has_the_known_code() {
+    let known = section("page");
+    let data_key = DataKey::new(array(&known["data_key"]));
+    let store = StoreIdentity {
+        log_id: LogId::new(array(&known["log_id"])),
+        name_hash: array(&known["name_hash"]),
+        version: number_u32(&known["version"]),
+    };
+    let key = data_key.projection_key(&store.log_id);
+    let cipher = PageCipher::new(&key, &store, &array(&known["salt"]));
+    let place = PagePlace {
+        page: number_u32(&known["page"]),
+        kind: number(&known["kind"]).try_into().unwrap(),
+    };
+    let (counter, plaintext) = (number(&known["counter"]), bytes(&known["plaintext"]));
+    let mut text = plaintext.clone();
+    let tag = cipher.seal(place, counter, &mut text);
+    assert_eq!([&text[..], &tag].concat(), bytes(&known["sealed"]));
+    cipher.open(place, counter, &mut text, &tag).unwrap();
+    assert_eq!(text, plaintext);
+    let superblock = bytes(&known["superblock"]);
+    let code = array(&known["superblock_code"]);
+    assert_eq!(key.superblock_code(&superblock), code);
+    assert!(key.is_code_of(&superblock, &code));
 }

@@ -371,6 +371,35 @@ def session_section():
     }
 
 
+def page_section():
+    data_key, log_id, name_hash = bytes(range(64, 96)), bytes([1] * 32), bytes([2] * 32)
+    version, salt, page, kind, counter = 0x01020304, bytes(range(16)), 0x05060708, 2, 2**40 + 3
+    projection = hkdf_expand(data_key, b"kimberlite/v1/projection" + log_id)
+    key = hkdf_expand(
+        projection,
+        b"kimberlite/v1/store/page" + log_id + name_hash + struct.pack("<I", version) + salt,
+    )
+    plaintext, superblock = b"what the page holds" * 20, b"s" * 168
+    nonce = bytes(4) + struct.pack("<Q", counter)
+    sealed = gcm_seal(key, nonce, struct.pack("<IB", page, kind), plaintext)
+    return {
+        "data_key": data_key.hex(),
+        "log_id": log_id.hex(),
+        "name_hash": name_hash.hex(),
+        "version": version,
+        "salt": salt.hex(),
+        "page": page,
+        "kind": kind,
+        "counter": counter,
+        "plaintext": plaintext.hex(),
+        "sealed": sealed.hex(),
+        "superblock": superblock.hex(),
+        "superblock_code": hkdf_expand(
+            projection, b"kimberlite/v1/store/superblock" + superblock
+        ).hex(),
+    }
+
+
 def note_section():
     seed, origin, size, time = bytes([7] * 32), "clinic-7/0123456789abcdef/0", 12345, 1700000000
     root_, chain = sha256(b"a root"), sha256(b"a chain")
@@ -400,6 +429,7 @@ def main():
         "log": records_section(),
         "tree": tree_section(),
         "keys": session_section(),
+        "page": page_section(),
         "note": note_section(),
     }
     path = pathlib.Path(__file__).with_name("vectors.json")

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use super::cache::PageCache;
 use super::error::StoreError;
 use super::memory::Child;
 use super::node::Slot;
 use super::page::{PageId, RunRef};
-use super::pages::{Handle, PageCache, Pages};
+use super::pages::{Access, Handle, Pages};
+use super::sealing::{Kind, Sealer};
 use super::tree::{Node, Root};
 use super::{Store, Version};
 
@@ -42,7 +44,12 @@ impl Store {
         let cache = Arc::new(PageCache::new(CACHE_PAGES));
         let file = Arc::clone(&self.file);
         // Not through the mapping, whose pages may have been checked long ago.
-        let pages = Pages::new(file, version.pages.count(), &cache, false)?;
+        let access = Access {
+            cache: &cache,
+            mapped: false,
+            opener: self.sealer.as_ref().map(Sealer::opener),
+        };
+        let pages = Pages::new(file, version.pages.count(), access)?;
         let mut walk = Walk {
             pages: &pages,
             store: self,
@@ -135,7 +142,7 @@ impl Walk<'_> {
     }
 
     fn run(&mut self, run: RunRef) -> Result<(), StoreError> {
-        self.pages.read_run(run)?;
+        self.pages.read_run(run, Kind::Value)?;
         self.note(run.first, run.pages())
     }
 

@@ -23,6 +23,38 @@ pub enum StoreError {
         /// The file of the store.
         path: PathBuf,
     },
+    /// The store is encrypted, under another key than the one that was given. Or somebody without the key has
+    /// written its superblock.
+    #[error("{} was not encrypted under this key; rebuild the projection", path.display())]
+    WrongKey {
+        /// The file of the store.
+        path: PathBuf,
+    },
+    /// The store is encrypted, and no key was given.
+    #[error("{} is encrypted, and opened without a key; rebuild the projection", path.display())]
+    Encrypted {
+        /// The file of the store.
+        path: PathBuf,
+    },
+    /// A key was given, and the store is not encrypted.
+    #[error("{} is not encrypted, and opened with a key; rebuild the projection", path.display())]
+    NotEncrypted {
+        /// The file of the store.
+        path: PathBuf,
+    },
+    /// The source of random bytes gave none.
+    #[error("there are no random bytes to encrypt {} with", path.display())]
+    Entropy {
+        /// The file of the store.
+        path: PathBuf,
+    },
+    /// The store is encrypted, and was opened by the process that this one was forked from: both would
+    /// encrypt different pages in the same way.
+    #[error("{} was opened before this process was forked; open it anew", path.display())]
+    Forked {
+        /// The file of the store.
+        path: PathBuf,
+    },
     /// A page is not what was written there.
     #[error("page {page} of {} is damaged: {what}; rebuild the projection", path.display())]
     Damaged {

@@ -9,12 +9,14 @@
 //! 5. Sync: the new superblock counts, and what was given back before may be taken.
 
 use bytes::Bytes;
+use kimberlite_crypto::InternalHasher;
 use kimberlite_disk::DiskFile;
 
 use super::error::StoreError;
 use super::memory::{Child, MemoryNode};
 use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef, pages_of};
 use super::pages::Pages;
+use super::sealing::{Kind, Sealer};
 use super::space::Space;
 
 /// Pages that are written at once.
@@ -25,6 +27,7 @@ pub(crate) struct PageWriter<'a> {
     file: &'a dyn DiskFile,
     pages: &'a Pages,
     space: &'a mut Space,
+    sealer: Option<&'a mut Sealer>,
     flush: u64,
     /// What was taken, to be given back if the flush fails.
     taken: Vec<(PageId, u32)>,
@@ -37,12 +40,14 @@ impl<'a> PageWriter<'a> {
         file: &'a dyn DiskFile,
         pages: &'a Pages,
         space: &'a mut Space,
+        sealer: Option<&'a mut Sealer>,
         flush: u64,
     ) -> Self {
         Self {
             file,
             pages,
             space,
+            sealer,
             flush,
             taken: Vec::new(),
             batch: Vec::new(),
@@ -71,10 +76,10 @@ impl<'a> PageWriter<'a> {
             }
         }
         let place = self.take(1)?;
-        self.write_page(place, &page)?;
+        let stored = self.write_page(place, Kind::Node, &page, BODY_BYTES)?;
         Ok(PageRef {
             page: place,
-            checksum: Checksum::of_page(&page),
+            checksum: Checksum::of(stored),
         })
     }
 
@@ -82,19 +87,25 @@ impl<'a> PageWriter<'a> {
     fn write_run(&mut self, value: &Bytes) -> Result<RunRef, StoreError> {
         let bytes = u32::try_from(value.len()).expect("values are bounded when they are put");
         let first = self.take(pages_of(bytes))?;
-        self.write_run_at(first, value)
+        self.write_run_at(first, Kind::Value, value)
     }
 
-    fn write_run_at(&mut self, first: PageId, value: &[u8]) -> Result<RunRef, StoreError> {
+    fn write_run_at(
+        &mut self,
+        first: PageId,
+        kind: Kind,
+        value: &[u8],
+    ) -> Result<RunRef, StoreError> {
+        let mut hasher = InternalHasher::new();
         for (place, part) in (first.get()..).zip(value.chunks(BODY_BYTES)) {
             let mut page = [0; PAGE_BYTES];
             fill(&mut page, 0, part);
-            self.write_page(PageId::new(place), &page)?;
+            hasher.update(self.write_page(PageId::new(place), kind, &page, part.len())?);
         }
         Ok(RunRef {
             first,
             bytes: u32::try_from(value.len()).expect("values are bounded when they are put"),
-            checksum: Checksum::of(value),
+            checksum: Checksum::beginning(&hasher.finish()),
         })
     }
 
@@ -111,7 +122,7 @@ impl<'a> PageWriter<'a> {
         let words = self
             .space
             .encode(before.map(|run| (run.first, run.pages())));
-        self.write_run_at(first, &words)
+        self.write_run_at(first, Kind::Space, &words)
     }
 
     /// Writes what is left to be written.
@@ -154,7 +165,15 @@ impl<'a> PageWriter<'a> {
         Ok(())
     }
 
-    fn write_page(&mut self, place: PageId, page: &Page) -> Result<(), StoreError> {
+    /// Writes a page with so many bytes of content. Returns what its checksum is of: the content, or the
+    /// whole page where it is encrypted.
+    fn write_page(
+        &mut self,
+        place: PageId,
+        kind: Kind,
+        page: &Page,
+        bytes: usize,
+    ) -> Result<&[u8], StoreError> {
         let held = self.batch.len() / PAGE_BYTES;
         let next = self.batch_first + u32::try_from(held).expect("a batch is small");
         if held == BATCH_PAGES || next != place.get() {
@@ -163,7 +182,15 @@ impl<'a> PageWriter<'a> {
         }
         self.pages.forget(place);
         self.batch.extend_from_slice(page);
-        Ok(())
+        let stored: &mut Page = self
+            .batch
+            .last_chunk_mut()
+            .expect("a batch holds whole pages");
+        let Some(sealer) = &mut self.sealer else {
+            return Ok(stored.get(..bytes).unwrap_or_default());
+        };
+        sealer.seal(place, kind, stored);
+        Ok(stored)
     }
 }
 

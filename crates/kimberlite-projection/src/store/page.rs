@@ -5,12 +5,13 @@
 //! | at    | bytes | what                                                                  |
 //! | ----- | ----- | --------------------------------------------------------------------- |
 //! | 0     | 4,056 | the body: a node of the tree, or a part of a long value               |
-//! | 4,056 | 40    | zeros                                                                 |
+//! | 4,056 | 40    | zeros, or what the body is decrypted with ([table](super::sealing))   |
 //!
-//! Whoever points to a page holds its checksum, the first 8 bytes of the BLAKE3 of its body, so that
-//! a write that was lost, or went elsewhere, shows as well as a bit that fell over.
+//! Whoever points to a page holds its checksum, the first 8 bytes of the BLAKE3 of its body, or of all of it
+//! where it is encrypted, so that a write that was lost, or went elsewhere, shows as well as a bit that fell
+//! over.
 
-use kimberlite_crypto::internal_hash;
+use kimberlite_crypto::{InternalHash, internal_hash};
 
 /// Bytes of a page.
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -65,7 +66,10 @@ impl Checksum {
     }
 
     pub(crate) fn of(content: &[u8]) -> Self {
-        let hash = internal_hash(content);
+        Self::beginning(&internal_hash(content))
+    }
+
+    pub(crate) fn beginning(hash: &InternalHash) -> Self {
         let (beginning, _) = hash
             .as_bytes()
             .split_first_chunk()

@@ -4,20 +4,22 @@
 //!   page is written while such a version lives. So what a view shows of it stands still.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use kimberlite_crypto::InternalHasher;
 use kimberlite_disk::{DiskFile, FileView};
-use lru::LruCache;
 
+use super::cache::{HeldPage, PageCache};
 use super::error::StoreError;
 use super::memory::MemoryNode;
 use super::node::Layout;
 use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef};
+use super::sealing::{Kind, Opener};
 
-const SHARDS: usize = 16;
 const WORD_BITS: usize = 64;
+const NOT_AS_THE_PARENT_SAYS: &str = "is not what its parent says";
 
 /// The pages of a file, as far as it reached when this was made.
 #[derive(Debug)]
@@ -25,6 +27,17 @@ pub(crate) struct Pages {
     file: Arc<dyn DiskFile>,
     count: u32,
     way: Way,
+    /// Opens pages that are encrypted. These are never mapped.
+    opener: Option<Arc<Opener>>,
+}
+
+/// How pages come into memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access<'a> {
+    pub(crate) cache: &'a Arc<PageCache>,
+    /// Whether they are mapped where they can be.
+    pub(crate) mapped: bool,
+    pub(crate) opener: Option<&'a Arc<Opener>>,
 }
 
 #[derive(Debug)]
@@ -42,7 +55,7 @@ enum Way {
 pub(crate) enum Handle<'a> {
     Memory(&'a MemoryNode),
     Mapped(&'a Page),
-    Copied(Arc<Page>),
+    Copied(Arc<HeldPage>),
 }
 
 impl Handle<'_> {
@@ -57,15 +70,13 @@ impl Handle<'_> {
 }
 
 impl Pages {
-    /// The pages of `file`, which has `count`: through a view where the disk gives one and `cache` is
-    /// not forced on them.
+    /// The pages of `file`, which has `count`.
     pub(crate) fn new(
         file: Arc<dyn DiskFile>,
         count: u32,
-        cache: &Arc<PageCache>,
-        mapped: bool,
+        access: Access<'_>,
     ) -> Result<Self, StoreError> {
-        let view = if mapped {
+        let view = if access.mapped && access.opener.is_none() {
             file.view(PageId::new(count).offset())?
         } else {
             None
@@ -78,9 +89,14 @@ impl Pages {
                     checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
                 }
             }
-            None => Way::Copied(Arc::clone(cache)),
+            None => Way::Copied(Arc::clone(access.cache)),
         };
-        Ok(Self { file, count, way })
+        Ok(Self {
+            file,
+            count,
+            way,
+            opener: access.opener.cloned(),
+        })
     }
 
     /// Takes over what `before`, a smaller view of the same file, has checked.
@@ -133,14 +149,24 @@ impl Pages {
     }
 
     #[cold]
-    fn read(&self, place: PageRef, cache: &PageCache) -> Result<Arc<Page>, StoreError> {
+    fn read(&self, place: PageRef, cache: &PageCache) -> Result<Arc<HeldPage>, StoreError> {
         if place.page.get() >= self.count {
             return Err(self.damaged(place.page, "behind the end of the file"));
         }
-        let mut page = Arc::new([0; PAGE_BYTES]);
+        let mut page = Arc::new(HeldPage::new(self.opener.is_some()));
         let bytes = Arc::get_mut(&mut page).expect("nobody else has the page yet");
+        let bytes = bytes.page_mut();
         self.file.read_exact_at(bytes, place.page.offset())?;
-        self.check(place, &page)?;
+        match &self.opener {
+            None => self.check(place, bytes)?,
+            Some(opener) => {
+                if Checksum::of(bytes) != place.checksum {
+                    return Err(self.damaged(place.page, NOT_AS_THE_PARENT_SAYS));
+                }
+                self.open(opener, place.page, Kind::Node, bytes)?;
+                self.check_node(place, bytes)?;
+            }
+        }
         cache.insert(place.page, Arc::clone(&page));
         Ok(page)
     }
@@ -148,8 +174,26 @@ impl Pages {
     #[cold]
     fn check(&self, place: PageRef, page: &Page) -> Result<(), StoreError> {
         if Checksum::of_page(page) != place.checksum {
-            return Err(self.damaged(place.page, "is not what its parent says"));
+            return Err(self.damaged(place.page, NOT_AS_THE_PARENT_SAYS));
         }
+        self.check_node(place, page)
+    }
+
+    fn open(
+        &self,
+        opener: &Opener,
+        page: PageId,
+        kind: Kind,
+        bytes: &mut Page,
+    ) -> Result<(), StoreError> {
+        if opener.open(page, kind, bytes) {
+            Ok(())
+        } else {
+            Err(self.damaged(page, "was not encrypted for this place"))
+        }
+    }
+
+    fn check_node(&self, place: PageRef, page: &Page) -> Result<(), StoreError> {
         // What has the right checksum was written by us; it is looked at all the same, because
         // anybody can write a checksum.
         match Layout::read(page) {
@@ -158,8 +202,8 @@ impl Pages {
         }
     }
 
-    /// Reads a long value.
-    pub(crate) fn read_run(&self, run: RunRef) -> Result<Bytes, StoreError> {
+    /// Reads a long value, or the map of taken pages.
+    pub(crate) fn read_run(&self, run: RunRef, kind: Kind) -> Result<Bytes, StoreError> {
         let end = run.first.get().checked_add(run.pages());
         if end.is_none_or(|end| end > self.count) {
             return Err(self.damaged(run.first, "behind the end of the file"));
@@ -167,14 +211,23 @@ impl Pages {
         let bytes = usize::try_from(run.bytes)
             .map_err(|_| self.damaged(run.first, "larger than memory"))?;
         let mut value = Vec::with_capacity(bytes);
-        let mut page = [0; PAGE_BYTES];
+        let mut held = HeldPage::new(self.opener.is_some());
+        let page = held.page_mut();
+        let mut hasher = InternalHasher::new();
         for index in 0..run.pages() {
             let place = PageId::new(run.first.get() + index);
-            self.file.read_exact_at(&mut page, place.offset())?;
+            self.file.read_exact_at(page, place.offset())?;
             let part = BODY_BYTES.min(bytes - value.len());
+            match &self.opener {
+                None => hasher.update(page.get(..part).unwrap_or_default()),
+                Some(_) => hasher.update(page),
+            };
+            if let Some(opener) = &self.opener {
+                self.open(opener, place, kind, page)?;
+            }
             value.extend_from_slice(page.get(..part).unwrap_or_default());
         }
-        if Checksum::of(&value) != run.checksum {
+        if Checksum::beginning(&hasher.finish()) != run.checksum {
             return Err(self.damaged(run.first, "is not the value that was written"));
         }
         Ok(Bytes::from(value))
@@ -204,59 +257,4 @@ impl Pages {
 
 const fn place_of(page: PageId) -> (usize, u64) {
     (page.index() / WORD_BITS, 1 << (page.index() % WORD_BITS))
-}
-
-/// Pages that were read lately, where a file is not mapped.
-pub(crate) struct PageCache {
-    shards: [Mutex<LruCache<PageId, Arc<Page>>>; SHARDS],
-    shard_pages_max: usize,
-}
-
-impl PageCache {
-    pub(crate) fn new(pages_max: usize) -> Self {
-        Self {
-            shards: core::array::from_fn(|_| Mutex::new(LruCache::unbounded())),
-            shard_pages_max: pages_max.div_ceil(SHARDS).max(1),
-        }
-    }
-
-    fn shard(&self, page: PageId) -> &Mutex<LruCache<PageId, Arc<Page>>> {
-        let shard = self.shards.get(page.index() % SHARDS);
-        shard.expect("a remainder is below its divisor")
-    }
-
-    fn find(&self, page: PageId) -> Option<Arc<Page>> {
-        let mut shard = self
-            .shard(page)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        shard.get(&page).cloned()
-    }
-
-    fn insert(&self, place: PageId, page: Arc<Page>) {
-        let mut shard = self
-            .shard(place)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        shard.put(place, page);
-        if shard.len() > self.shard_pages_max {
-            shard.pop_lru();
-        }
-    }
-
-    fn remove(&self, page: PageId) {
-        let mut shard = self
-            .shard(page)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        shard.pop(&page);
-    }
-}
-
-impl core::fmt::Debug for PageCache {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("PageCache")
-            .field("shard_pages_max", &self.shard_pages_max)
-            .finish_non_exhaustive()
-    }
 }

@@ -16,12 +16,16 @@
 //! | 128   | 8     | entries                                                        |
 //! | 136   | 12    | root ([`PageRef`]); zeros when there are no entries            |
 //! | 148   | 1     | level of the root                                              |
-//! | 149   | 3     | 0                                                              |
+//! | 149   | 1     | 1 when the store is encrypted, else 0                          |
+//! | 150   | 2     | 0                                                              |
 //! | 152   | 16    | which pages are taken ([`RunRef`])                             |
-//! | 168   | 3,896 | 0                                                              |
+//! | 168   | 32    | code of the 168 bytes before under the store's key; else zeros |
+//! | 200   | 3,864 | 0                                                              |
 //! | 4,064 | 32    | BLAKE3 of the bytes before                                     |
+//!
+//! Nothing in it is secret. The code is what nobody makes without the key.
 
-use kimberlite_crypto::internal_hash;
+use kimberlite_crypto::{ProjectionKey, internal_hash};
 use kimberlite_types::{ChainHash, LogId, Position};
 
 use super::page::{PAGE_BYTES, Page, PageRef, RunRef};
@@ -30,7 +34,9 @@ use super::{Applied, Identity};
 
 const MAGIC: &[u8; 8] = b"KBTREE01";
 const HASH_AT: usize = PAGE_BYTES - 32;
-const USED_BYTES: usize = 168;
+/// Bytes that the code is of.
+const CODED_BYTES: usize = 168;
+const CODE_BYTES: usize = 32;
 
 /// What a superblock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +49,43 @@ pub(crate) struct Superblock {
     /// The root and its level.
     pub(crate) root: Option<(PageRef, u8)>,
     pub(crate) space: RunRef,
+    /// The code of an encrypted store.
+    pub(crate) code: Option<[u8; 32]>,
 }
 
 impl Superblock {
+    /// The same, of a store that is encrypted under `key`.
+    pub(crate) fn with_code(self, key: &ProjectionKey) -> Self {
+        // That it is encrypted is one of the bytes that the code is of.
+        let encrypted = Self {
+            code: Some([0; CODE_BYTES]),
+            ..self
+        };
+        Self {
+            code: Some(key.superblock_code(&encrypted.fields())),
+            ..self
+        }
+    }
+
+    /// Whether it was made by somebody who has the key.
+    pub(crate) fn is_coded_by(&self, key: &ProjectionKey) -> bool {
+        let code = self.code.as_ref();
+        code.is_some_and(|code| key.is_code_of(&self.fields(), code))
+    }
+
     pub(crate) fn encode(&self) -> Box<Page> {
         let mut page = Box::new([0; PAGE_BYTES]);
-        let mut fields = Vec::with_capacity(USED_BYTES);
+        let (fields, rest) = page.split_at_mut(CODED_BYTES);
+        fields.copy_from_slice(&self.fields());
+        let (code, _) = rest.split_at_mut(CODE_BYTES);
+        code.copy_from_slice(&self.code.unwrap_or_default());
+        let (before, hash) = page.split_at_mut(HASH_AT);
+        hash.copy_from_slice(internal_hash(before).as_bytes());
+        page
+    }
+
+    fn fields(&self) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(CODED_BYTES);
         fields.extend_from_slice(MAGIC);
         fields.extend_from_slice(&self.flush.to_le_bytes());
         fields.extend_from_slice(self.identity.log_id.as_bytes());
@@ -63,14 +100,10 @@ impl Superblock {
             None => ([0; PageRef::BYTES], 0),
         };
         fields.extend_from_slice(&root);
-        fields.extend_from_slice(&[level, 0, 0, 0]);
+        fields.extend_from_slice(&[level, u8::from(self.code.is_some()), 0, 0]);
         fields.extend_from_slice(&self.space.encode());
-        assert_eq!(fields.len(), USED_BYTES, "the table above says so");
-        let (beginning, _) = page.split_at_mut(USED_BYTES);
-        beginning.copy_from_slice(&fields);
-        let (before, hash) = page.split_at_mut(HASH_AT);
-        hash.copy_from_slice(internal_hash(before).as_bytes());
-        page
+        assert_eq!(fields.len(), CODED_BYTES, "the table above says so");
+        fields
     }
 
     pub(crate) fn decode(page: &Page) -> Option<Self> {
@@ -82,7 +115,7 @@ impl Superblock {
         if fields.take()? != MAGIC {
             return None;
         }
-        let superblock = Self {
+        let mut superblock = Self {
             flush: u64::from_le_bytes(*fields.take()?),
             identity: Identity {
                 log_id: LogId::new(*fields.take()?),
@@ -95,16 +128,21 @@ impl Superblock {
                 chain: ChainHash::new(*fields.take()?),
             },
             entries: u64::from_le_bytes(*fields.take()?),
-            root: {
-                let bytes = *fields.take::<{ PageRef::BYTES }>()?;
-                match *fields.take::<4>()? {
-                    [0, 0, 0, 0] if bytes == [0; PageRef::BYTES] => None,
-                    [level, 0, 0, 0] => Some((PageRef::decode(&bytes)?, level)),
-                    _ => return None,
-                }
-            },
-            space: RunRef::decode(fields.take::<{ RunRef::BYTES }>()?)?,
+            root: None,
+            space: RunRef::decode(&[0; RunRef::BYTES])?,
+            code: None,
         };
+        let root = *fields.take::<{ PageRef::BYTES }>()?;
+        let [level, is_encrypted @ (0 | 1), 0, 0] = *fields.take()? else {
+            return None;
+        };
+        if level > 0 || root != [0; PageRef::BYTES] {
+            superblock.root = Some((PageRef::decode(&root)?, level));
+        }
+        superblock.space = RunRef::decode(fields.take::<{ RunRef::BYTES }>()?)?;
+        if is_encrypted == 1 {
+            superblock.code = Some(*fields.take()?);
+        }
         let is_blank = fields.0.iter().all(|byte| *byte == 0);
         let is_counted = superblock.root.is_some() == (superblock.entries > 0);
         (is_blank && is_counted && superblock.page_count > FIRST_PAGE).then_some(superblock)
@@ -154,6 +192,7 @@ mod tests {
                 bytes: 0xbb,
                 checksum: Checksum::new([0xcc; 8]),
             },
+            code: None,
         }
     }
 
@@ -208,7 +247,7 @@ mod tests {
             let mut page = pages[round % 2].clone();
             for _ in 0..=rng.below(2) {
                 let bound = if rng.chance(7, 8) {
-                    USED_BYTES
+                    CODED_BYTES + CODE_BYTES
                 } else {
                     HASH_AT
                 };

@@ -3,11 +3,13 @@
 mod crashes;
 mod damage;
 mod forged;
+mod sealed;
 mod space;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use kimberlite_crypto::{Entropy, ProjectionKey};
 use kimberlite_disk::OsDisk;
 use kimberlite_testkit::{Rng, SimulatedDisk};
 
@@ -29,7 +31,32 @@ fn at(position: u64) -> Applied {
 const COPIED: StoreOptions = StoreOptions {
     mapped: false,
     cache_bytes_max: 1 << 20,
+    key: None,
 };
+
+/// Random bytes that are the same in every run, and never twice.
+#[derive(Debug)]
+struct Seeded(Mutex<Rng>);
+
+impl Entropy for Seeded {
+    fn fill(&self, bytes: &mut [u8]) -> bool {
+        let mut rng = self.0.lock().unwrap();
+        bytes.copy_from_slice(&rng.bytes(bytes.len()));
+        true
+    }
+}
+
+fn store_key(key: u8, seed: u64) -> StoreKey {
+    let entropy = Seeded(Mutex::new(Rng::new(seed)));
+    StoreKey::new(ProjectionKey::new([key; 32]), Arc::new(entropy))
+}
+
+fn encrypted(seed: u64) -> StoreOptions {
+    StoreOptions {
+        key: Some(store_key(1, seed)),
+        ..COPIED
+    }
+}
 
 /// A disk in memory, and a store on it.
 struct Fixture {
@@ -51,6 +78,13 @@ impl Fixture {
         }
     }
 
+    fn encrypted() -> Self {
+        Self {
+            options: encrypted(1),
+            ..Self::simulated()
+        }
+    }
+
     fn real(options: StoreOptions) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         Self {
@@ -62,11 +96,11 @@ impl Fixture {
     }
 
     fn create(&self) -> Store {
-        Store::create(&*self.disk, &self.path, identity(), self.options).unwrap()
+        Store::create(&*self.disk, &self.path, identity(), self.options.clone()).unwrap()
     }
 
     fn open(&self) -> Store {
-        Store::open(&*self.disk, &self.path, identity(), self.options).unwrap()
+        Store::open(&*self.disk, &self.path, identity(), self.options.clone()).unwrap()
     }
 }
 
@@ -206,6 +240,10 @@ fn a_store_answers_as_a_map_does() {
     for seed in 0..12 {
         check_against_model(&Fixture::simulated(), seed, 60);
     }
+    for seed in 20..26 {
+        check_against_model(&Fixture::encrypted(), seed, 60);
+    }
+    check_against_model(&Fixture::real(encrypted(1)), 26, 60);
     for seed in 12..14 {
         check_against_model(&Fixture::real(StoreOptions::default()), seed, 60);
         check_against_model(&Fixture::real(COPIED), seed, 60);

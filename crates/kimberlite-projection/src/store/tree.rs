@@ -19,6 +19,7 @@ use super::node::edit::{Edit, edited};
 use super::node::{Layout, Slot};
 use super::page::{BODY_BYTES, Checksum, PageId, PageRef, RunRef};
 use super::pages::{Handle, Pages};
+use super::sealing::Kind;
 use super::value::Value;
 
 /// Nodes below this many bytes are joined with one beside them.
@@ -172,12 +173,12 @@ impl<'a> Node<'a> {
             }
             return match node.slot(index).ok_or_else(missing)? {
                 Slot::Inline(bytes) => Ok(Value::borrowed(bytes)),
-                Slot::Run(run) => pages.read_run(run).map(Value::owned),
+                Slot::Run(run) => pages.read_run(run, Kind::Value).map(Value::owned),
             };
         }
         let page = self.handle.page();
         match self.layout.slot(page, index).ok_or_else(missing)? {
-            Slot::Run(run) => pages.read_run(run).map(Value::owned),
+            Slot::Run(run) => pages.read_run(run, Kind::Value).map(Value::owned),
             Slot::Inline(bytes) => {
                 let at = self.layout.value_at(page, index).ok_or_else(missing)?;
                 let range = at..at + bytes.len();

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::cache::HeldPage;
 use super::page::Page;
 
-/// A value of a store. A slice of the file where that is mapped, else of a page in memory.
+/// A value of a store. A slice of the file where that is mapped, else of a page in memory, which stays for as
+/// long as the value does.
 #[derive(Clone)]
 pub struct Value<'a>(Held<'a>);
 
@@ -16,7 +18,7 @@ pub struct Value<'a>(Held<'a>);
 enum Held<'a> {
     Borrowed(&'a [u8]),
     Copied {
-        page: Arc<Page>,
+        page: Arc<HeldPage>,
         range: Range<usize>,
     },
     Owned(Bytes),
@@ -31,7 +33,7 @@ impl<'a> Value<'a> {
         Self(Held::Borrowed(page.get(range).unwrap_or_default()))
     }
 
-    pub(crate) const fn copied(page: Arc<Page>, range: Range<usize>) -> Self {
+    pub(crate) const fn copied(page: Arc<HeldPage>, range: Range<usize>) -> Self {
         Self(Held::Copied { page, range })
     }
 

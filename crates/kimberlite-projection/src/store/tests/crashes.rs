@@ -6,11 +6,11 @@ use kimberlite_testkit::CrashMode;
 use super::*;
 
 /// Makes a store and commits and flushes in it; returns the state after each flush that returned.
-fn run(disk: &SimulatedDisk) -> Vec<(u64, Model)> {
+fn run(disk: &SimulatedDisk, options: &StoreOptions) -> Vec<(u64, Model)> {
     let mut rng = Rng::new(77);
     let mut flushed = Vec::new();
     let path = Path::new("/p/store");
-    let Ok(mut store) = Store::create(disk, path, identity(), COPIED) else {
+    let Ok(mut store) = Store::create(disk, path, identity(), options.clone()) else {
         return flushed;
     };
     let mut model = Model::new();
@@ -42,14 +42,23 @@ fn empty_disk(seed: u64) -> SimulatedDisk {
 
 #[test]
 fn a_crash_at_any_operation_leaves_a_state_that_was_flushed() {
+    check_crashes(&COPIED);
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_an_encrypted_state_that_was_flushed() {
+    check_crashes(&encrypted(1));
+}
+
+fn check_crashes(options: &StoreOptions) {
     let whole = empty_disk(1);
     let before = whole.ops();
-    let all = run(&whole);
+    let all = run(&whole, options);
     let mut opened = 0;
     for op in before + 1..=whole.ops() {
         let disk = empty_disk(1);
         disk.crash_after(op);
-        let flushed = run(&disk);
+        let flushed = run(&disk, options);
         for mode in [
             CrashMode::LoseUnsynced,
             CrashMode::KeepUnsynced,
@@ -58,7 +67,8 @@ fn a_crash_at_any_operation_leaves_a_state_that_was_flushed() {
         ] {
             let disk = disk.crash(mode);
             let what = format!("op {op}, {mode:?}");
-            let store = match Store::open(&disk, Path::new("/p/store"), identity(), COPIED) {
+            let path = Path::new("/p/store");
+            let store = match Store::open(&disk, path, identity(), options.clone()) {
                 Ok(store) => store,
                 Err(error) => {
                     assert!(flushed.is_empty(), "{what}: {error}");
@@ -88,11 +98,11 @@ fn a_crash_at_any_operation_leaves_a_state_that_was_flushed() {
 fn a_store_goes_on_after_any_crash() {
     let whole = empty_disk(2);
     let before = whole.ops();
-    run(&whole);
+    run(&whole, &COPIED);
     for op in (before + 1..=whole.ops()).step_by(3) {
         let disk = empty_disk(2);
         disk.crash_after(op);
-        run(&disk);
+        run(&disk, &COPIED);
         let disk = disk.crash(CrashMode::Mixed(op));
         let opened = Store::open(&disk, Path::new("/p/store"), identity(), COPIED);
         let Ok(mut store) = opened else { continue };

@@ -37,25 +37,40 @@ fn read(store: &Store, model: &Model) -> Result<(), StoreError> {
 
 #[test]
 fn a_flipped_bit_is_told_or_does_not_matter() {
+    check_flips(&COPIED, 1);
+}
+
+#[test]
+fn a_flipped_bit_of_an_encrypted_store_is_told_or_does_not_matter() {
+    check_flips(&encrypted(1), 16);
+}
+
+/// Flips a bit of every field of the superblocks, of one in `blanks` of their other bytes, and of some bytes
+/// of each page.
+fn check_flips(options: &StoreOptions, blanks: u64) {
     let disk = SimulatedDisk::new(1);
     disk.create_dir_all(Path::new("/p")).unwrap();
     let fixture = Fixture {
         disk: Arc::new(disk.clone()),
         path: PathBuf::from("/p/store"),
-        options: COPIED,
+        options: options.clone(),
         _scratch: None,
     };
     let model = filled(&fixture);
     let bytes = disk.contents("/p/store").len();
     let (mut told, mut rng) = (0, Rng::new(6));
     for byte in 0..bytes {
-        // Every byte of the superblocks, and some of each page.
-        if byte >= 2 * PAGE_BYTES && !rng.chance(1, 40) {
+        let one_in = match (byte / PAGE_BYTES, byte % PAGE_BYTES) {
+            (0 | 1, 0..200) => 1,
+            (0 | 1, _) => blanks,
+            _ => 40,
+        };
+        if !rng.chance(1, one_in) {
             continue;
         }
         let disk = disk.twin();
         disk.flip("/p/store", byte as u64, 1 << (byte % 8));
-        let opened = Store::open(&disk, Path::new("/p/store"), identity(), COPIED);
+        let opened = Store::open(&disk, Path::new("/p/store"), identity(), options.clone());
         let outcome = opened.and_then(|store| {
             if store.applied() != at(6) {
                 // The newest superblock is damaged: the state before it, as a whole, or damage.
@@ -131,7 +146,12 @@ fn a_file_that_was_cut_short_is_damaged() {
         drop(store);
         let file = fixture.disk.open(&fixture.path, OpenMode::ReadWrite);
         file.unwrap().set_bytes(3 * 4096).unwrap();
-        let opened = Store::open(&*fixture.disk, &fixture.path, identity(), fixture.options);
+        let opened = Store::open(
+            &*fixture.disk,
+            &fixture.path,
+            identity(),
+            fixture.options.clone(),
+        );
         let error = opened.unwrap_err();
         assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     }
