@@ -22,7 +22,7 @@ bench name='*':
 
 # Kimberlite beside others at the same work; a workspace of its own, which builds LMDB.
 rivals keys='1000000':
-    cargo bench --locked --manifest-path benches/rivals/Cargo.toml --bench store -- '{{ keys }}'
+    cargo bench --locked --manifest-path benches/rivals/Cargo.toml --bench store --bench store_writes -- '{{ keys }}'
 
 # The main job from beginning to end, on the example data.
 demo:

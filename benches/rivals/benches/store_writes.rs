@@ -12,7 +12,7 @@ use kimberlite_disk::OsDisk;
 use kimberlite_projection::store::{Applied, Identity, Store, StoreOptions};
 use kimberlite_types::{ChainHash, LogId, Position};
 
-const ROUNDS: usize = 1;
+const ROUNDS: usize = 3;
 /// Bytes that are committed before they are flushed.
 const PENDING_BYTES_MAX: usize = 64 << 20;
 
