@@ -50,6 +50,7 @@ mod disk;
 mod error;
 mod lock;
 mod map;
+mod memory;
 mod os;
 
 pub use appender::{Appender, WriteMode};
@@ -59,4 +60,5 @@ pub use disk::{
 };
 pub use error::DiskError;
 pub use map::FileView;
+pub use memory::MemoryFile;
 pub use os::{OsDisk, handles_max};
