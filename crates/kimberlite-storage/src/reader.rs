@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use kimberlite_disk::{Appender, DiskError};
-use kimberlite_types::{LogId, Position};
+use kimberlite_types::{ChainHash, LogId, Position};
 
 use crate::budget::Budget;
 use crate::damage::DamageKind;
@@ -252,6 +252,30 @@ impl LogReader {
             }
         };
         Ok(Some(frame))
+    }
+
+    /// Returns the chain hash before `position`; `None` where neither a frame begins nor the log ends.
+    ///
+    /// It is that of the frame behind, or is computed from the last one, as their headers say: nothing
+    /// ahead of those is verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogReader::frame`].
+    pub fn chain_before(&self, position: Position) -> Result<Option<ChainHash>, StorageError> {
+        if let Some(frame) = self.frame(position)? {
+            let header = frame.header();
+            return Ok((header.base_position == position).then_some(header.chain_before));
+        }
+        let Some(last) = position.get().checked_sub(1).map(Position::new) else {
+            return Ok(None);
+        };
+        match self.frame(last)? {
+            Some(frame) if frame.header().end_position() == position => {
+                frame.chain_after().map(Some).map_err(StorageError::Corrupt)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Finds the place of a record, and maps the segment that it stands in where it is to be.

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use kimberlite_crypto::payload_digests;
-use kimberlite_types::{LeafHash, PayloadDigest, Position};
+use kimberlite_crypto::{chain_next, payload_digests};
+use kimberlite_types::{ChainHash, LeafHash, PayloadDigest, Position};
 
 use super::{FRAME_HEADER_BYTES, FrameHeader, StoredPiece};
 use crate::damage::{Damage, DamageKind};
@@ -184,6 +184,14 @@ impl FrameView {
         let records = positions.map(|position| self.record(Position::new(position)));
         let records = records.collect::<Result<Vec<_>, _>>()?;
         Ok(self.header.leaves(&digests_of(&records)))
+    }
+
+    /// Returns the chain after the frame, by its own word of the chain before it.
+    pub(crate) fn chain_after(&self) -> Result<ChainHash, Damage> {
+        let before = self.header.chain_before;
+        let leaves = self.leaves()?;
+        let chain = leaves.iter();
+        Ok(chain.fold(before, |chain, leaf| chain_next(&chain, leaf)))
     }
 
     /// Returns the bytes of the frame in which what is stored of the record at `index` stands.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kimberlite_crypto::chain_next;
 use kimberlite_disk::{Disk, OpenMode};
 use kimberlite_types::{ChainHash, LogId, Position, Timestamp};
 
@@ -420,16 +419,7 @@ pub(super) enum BeforeCheckpoint {
 /// Returns the chain at the end of the last segment, by the word of its last frame.
 pub(super) fn chain_at_end(scan: &TailScan, segment: &Segment) -> Option<ChainHash> {
     let last = scan.frames.iter().rfind(|frame| frame.header().count > 0);
-    last.map_or(Some(segment.header.base_chain), chain_after)
-}
-
-/// Returns the chain after a frame by its own word of the chain before it.
-fn chain_after(frame: &FrameView) -> Option<ChainHash> {
-    let leaves = frame.leaves().ok()?;
-    let before = frame.header().chain_before;
-    Some(
-        leaves
-            .iter()
-            .fold(before, |chain, leaf| chain_next(&chain, leaf)),
-    )
+    last.map_or(Some(segment.header.base_chain), |frame| {
+        frame.chain_after().ok()
+    })
 }
