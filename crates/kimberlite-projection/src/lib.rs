@@ -8,7 +8,7 @@
 //! by its stream and offset.
 //!
 //! ```
-//! use kimberlite_projection::{Batch, FrameSummary, Projection, StreamIndex};
+//! use kimberlite_projection::{FrameRun, FrameSummary, StreamIndex};
 //! use kimberlite_types::{Offset, Position, RecordKind, StreamId, Timestamp};
 //!
 //! let time = Timestamp::default();
@@ -36,24 +36,40 @@
 //! ];
 //!
 //! let mut index = StreamIndex::new();
-//! index.apply(&Batch::new(Position::ZERO, &frames)?)?;
+//! index.apply(&FrameRun::new(Position::ZERO, &frames)?)?;
 //! assert_eq!(index.applied(), Position::new(8));
 //! assert_eq!(index.len(stream), 5);
 //! assert_eq!(index.position_of(stream, Offset::new(4)), Some(Position::new(7)));
 //! let first: Vec<u64> = index.runs(stream, ..).map(|run| run.position.get()).collect();
 //! assert_eq!(first, [2, 6]);
-//! # Ok::<(), kimberlite_projection::ProjectionError>(())
+//! # Ok::<(), kimberlite_projection::IndexError>(())
 //! ```
 
 #![forbid(unsafe_code)]
 
 mod batch;
-mod error;
+mod frame_run;
+mod index_error;
 mod projection;
+mod runner;
+mod source;
 pub mod store;
+mod store_target;
 mod stream_index;
+mod table;
+mod target;
+pub mod testkit;
 
-pub use batch::{Batch, FrameSummary};
-pub use error::ProjectionError;
-pub use projection::Projection;
+pub use batch::{Batch, BatchError, Content, Event};
+pub use frame_run::{FrameRun, FrameSummary};
+pub use index_error::IndexError;
+pub use projection::{ApplyError, Projection};
+pub use runner::{
+    FollowError, Follower, FollowerState, FollowerStatus, Followers, Named, Parked, Runner,
+    RunnerOptions, WaitError,
+};
+pub use source::{BatchSize, Source, SourceError};
+pub use store_target::{Reads, STORE_FILE, STORE_NEW_FILE, StoreTarget};
 pub use stream_index::{Run, Runs, SnapshotError, StreamIndex};
+pub use table::{FixedBytes, Key, Scan, Stored, Table};
+pub use target::{Target, TargetError};

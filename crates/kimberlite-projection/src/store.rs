@@ -17,10 +17,11 @@
 
 use core::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use kimberlite_crypto::{StoreIdentity, internal_hash};
-use kimberlite_disk::{Access, Disk, DiskError, DiskFile, OpenMode, directory_of};
+use kimberlite_disk::{Access, Disk, DiskError, DiskFile, MemoryFile, OpenMode, directory_of};
 use kimberlite_types::{ChainHash, LogId, Position};
 
 mod cache;
@@ -85,6 +86,11 @@ impl Identity {
         }
     }
 
+    /// The version of the projection.
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
     const fn of_store(&self) -> StoreIdentity {
         StoreIdentity {
             log_id: self.log_id,
@@ -101,6 +107,22 @@ pub struct Applied {
     pub position: Position,
     /// The chain hash before that position, by which another history is told from this one.
     pub chain: ChainHash,
+}
+
+/// What the file of a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreSummary {
+    /// What it is derived from, and by what.
+    pub identity: Identity,
+    /// How much of the log was taken in when it was flushed.
+    pub applied: Applied,
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Whether its pages are encrypted.
+    pub is_encrypted: bool,
 }
 
 /// How a store is read, and what it is encrypted with.
@@ -157,6 +179,8 @@ pub struct Store {
     cache: Arc<PageCache>,
     /// Of an encrypted store.
     sealer: Option<Sealer>,
+    /// Whether somebody has found a page damaged.
+    damage: Arc<AtomicBool>,
     shared: Arc<Shared>,
     /// Versions that may still be read, oldest first.
     read: Vec<(Age, Weak<Version>)>,
@@ -183,12 +207,30 @@ impl Store {
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
         let directory = disk.open_dir(directory_of(path))?;
-        let file = disk.create(path, Access::Private)?;
+        let store = Self::create_in(disk.create(path, Access::Private)?, identity, options)?;
+        directory.sync()?;
+        Ok(store)
+    }
+
+    /// Makes a store without entries that is nowhere but in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::Full`] when there is no memory for it.
+    pub fn in_memory(identity: Identity, options: StoreOptions) -> Result<Self, StoreError> {
+        Self::create_in(Arc::new(MemoryFile::new("memory")), identity, options)
+    }
+
+    /// Makes a store without entries in an empty file, which is durable then.
+    pub(crate) fn create_in(
+        file: Arc<dyn DiskFile>,
+        identity: Identity,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         file.allocate(0..PageId::new(FIRST_PAGE).offset())?;
         let mut store = Self::begin(file, identity, options, None)?;
         store.flush()?;
         store.file.sync_all()?;
-        directory.sync()?;
         Ok(store)
     }
 
@@ -206,14 +248,19 @@ impl Store {
         identity: Identity,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        let file = disk.open(path, OpenMode::ReadWrite)?;
+        Self::open_in(disk.open(path, OpenMode::ReadWrite)?, identity, options)
+    }
+
+    pub(crate) fn open_in(
+        file: Arc<dyn DiskFile>,
+        identity: Identity,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
         let superblock = newest_superblock(&*file)?;
+        let path = file.path().to_path_buf();
         if superblock.identity != identity {
-            return Err(StoreError::Foreign {
-                path: path.to_path_buf(),
-            });
+            return Err(StoreError::Foreign { path });
         }
-        let path = path.to_path_buf();
         match (&options.key, superblock.code) {
             (None, None) => {}
             (None, Some(_)) => return Err(StoreError::Encrypted { path }),
@@ -222,6 +269,24 @@ impl Store {
             (Some(_), Some(_)) => return Err(StoreError::WrongKey { path }),
         }
         Self::begin(file, identity, options, Some(superblock))
+    }
+
+    /// Says what the file of a store holds by the word of its newest superblock, which whoever can write
+    /// files can have forged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoSuperblock`], and errors of the disk.
+    pub fn survey(disk: &dyn Disk, path: &Path) -> Result<StoreSummary, StoreError> {
+        let file = disk.open(path, OpenMode::Read)?;
+        let superblock = newest_superblock(&*file)?;
+        Ok(StoreSummary {
+            identity: superblock.identity,
+            applied: superblock.applied,
+            entries: superblock.entries,
+            bytes: file.bytes()?,
+            is_encrypted: superblock.code.is_some(),
+        })
     }
 
     /// A store that stands where `newest` says, or has nothing yet.
@@ -239,6 +304,7 @@ impl Store {
                 what: "the file ends before it",
             });
         }
+        let damage = Arc::new(AtomicBool::new(false));
         let cache = Arc::new(PageCache::new(options.cache_bytes_max / PAGE_BYTES));
         let sealer = match options.key {
             None => None,
@@ -252,6 +318,7 @@ impl Store {
             cache: &cache,
             mapped: options.mapped,
             opener: sealer.as_ref().map(Sealer::opener),
+            damage: &damage,
         };
         let pages = Pages::new(Arc::clone(&file), count, access)?;
         let (space, space_run) = match newest {
@@ -281,6 +348,7 @@ impl Store {
             mapped: options.mapped,
             cache,
             sealer,
+            damage,
             read: vec![(version.age, Arc::downgrade(&version))],
             shared: Arc::new(Shared {
                 current: RwLock::new(version),
@@ -310,6 +378,16 @@ impl Store {
     /// How much of the log was taken in.
     pub fn applied(&self) -> Applied {
         self.shared.current().applied
+    }
+
+    /// Whether somebody who reads, or the writer, has found damage since it was opened: it has to be rebuilt.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.load(Ordering::Relaxed)
+    }
+
+    /// Whether a write failed, after which it takes nothing more.
+    pub const fn is_poisoned(&self) -> bool {
+        self.is_poisoned
     }
 
     /// Bytes of memory that hold what was committed since the last flush.
@@ -492,6 +570,7 @@ impl Store {
                 cache: &self.cache,
                 mapped: self.mapped,
                 opener: self.sealer.as_ref().map(Sealer::opener),
+                damage: &self.damage,
             };
             let mut pages = Pages::new(file, count, access)?;
             pages.know_from(&version.pages);

@@ -1,6 +1,6 @@
 //! Where the events of a stream stand in the log.
 //!
-//! What holds between batches:
+//! What holds after each frame:
 //!
 //! 1. Streams stand in order of their ids, and `slots` finds each.
 //! 2. The runs of a stream stand in order of offset and of position, begin at offset 0, and none
@@ -17,12 +17,12 @@ use std::ops::{Bound, RangeBounds};
 use hashbrown::HashMap;
 use kimberlite_types::{Offset, Position, RecordKind, StreamId};
 
-use crate::{Batch, FrameSummary, Projection, ProjectionError};
+use crate::{FrameRun, FrameSummary, IndexError};
 
 pub use runs::{Run, Runs};
 pub use snapshot::SnapshotError;
 
-/// The projection that finds events by stream and offset, in memory.
+/// Finds events by stream and offset, in memory.
 ///
 /// It costs 16 bytes for each run of events that stand next to each other in the log, however many
 /// they are, and about 80 bytes a stream.
@@ -51,6 +51,29 @@ impl StreamIndex {
     /// Makes the index of an empty log.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes in the frames of a run.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Gap`] and [`IndexError::Repeated`] when the run does not begin at
+    /// [`applied`](Self::applied); nothing has changed then. Any other error means that the run
+    /// cannot be taken in; [`applied`](Self::applied) says how far it was.
+    pub fn apply(&mut self, run: &FrameRun<'_>) -> Result<(), IndexError> {
+        run.follows(self.applied)?;
+        for frame in run.frames() {
+            debug_assert_eq!(frame.position, self.applied, "a run has no gaps");
+            self.apply_frame(frame)?;
+            self.applied = Position::new(frame.position.get() + u64::from(frame.count));
+        }
+        debug_assert_eq!(self.applied, run.end(), "the whole run was taken in");
+        Ok(())
+    }
+
+    /// Returns how many records have been taken in: everything before this position.
+    pub const fn applied(&self) -> Position {
+        self.applied
     }
 
     /// Returns the position of the event at `offset` of `stream`, if there is one.
@@ -110,7 +133,7 @@ impl StreamIndex {
         self.streams.get(*self.slots.get(&stream)?)
     }
 
-    fn apply_frame(&mut self, frame: &FrameSummary) -> Result<(), ProjectionError> {
+    fn apply_frame(&mut self, frame: &FrameSummary) -> Result<(), IndexError> {
         match frame.kind {
             // An idle watermark, which belongs to no stream.
             _ if frame.count == 0 => Ok(()),
@@ -120,17 +143,17 @@ impl StreamIndex {
         }
     }
 
-    fn create(&mut self, frame: &FrameSummary) -> Result<(), ProjectionError> {
+    fn create(&mut self, frame: &FrameSummary) -> Result<(), IndexError> {
         for index in 0..u64::from(frame.count) {
             let position = frame.position.checked_add(index);
-            let position = position.ok_or(ProjectionError::PastEnd {
+            let position = position.ok_or(IndexError::PastEnd {
                 position: frame.position,
                 count: frame.count,
             })?;
             let id = StreamId::new(position);
             debug_assert!(
                 self.streams.last().is_none_or(|last| last.id < id),
-                "batches are applied in position order"
+                "frames are applied in position order"
             );
             self.slots.insert(id, self.streams.len());
             self.streams.push(Entry {
@@ -142,17 +165,17 @@ impl StreamIndex {
         Ok(())
     }
 
-    fn append(&mut self, frame: &FrameSummary) -> Result<(), ProjectionError> {
+    fn append(&mut self, frame: &FrameSummary) -> Result<(), IndexError> {
         let position = frame.position;
         let (Some(stream), Some(found)) = (frame.stream, frame.offset) else {
-            return Err(ProjectionError::NoStream { position });
+            return Err(IndexError::NoStream { position });
         };
         let slot = self.slots.get(&stream);
         let entry = slot
             .and_then(|slot| self.streams.get_mut(*slot))
-            .ok_or(ProjectionError::UnknownStream { position, stream })?;
+            .ok_or(IndexError::UnknownStream { position, stream })?;
         if found.get() != entry.len {
-            return Err(ProjectionError::WrongOffset {
+            return Err(IndexError::WrongOffset {
                 position,
                 stream,
                 expected: Offset::new(entry.len),
@@ -188,30 +211,5 @@ impl Entry {
         after
             .checked_sub(1)
             .expect("the first run begins at offset 0")
-    }
-}
-
-impl Projection for StreamIndex {
-    fn name(&self) -> &'static str {
-        "stream-index"
-    }
-
-    fn version(&self) -> u32 {
-        1
-    }
-
-    fn apply(&mut self, batch: &Batch<'_>) -> Result<(), ProjectionError> {
-        batch.follows(self.applied)?;
-        for frame in batch.frames() {
-            debug_assert_eq!(frame.position, self.applied, "a batch has no gaps");
-            self.apply_frame(frame)?;
-            self.applied = Position::new(frame.position.get() + u64::from(frame.count));
-        }
-        debug_assert_eq!(self.applied, batch.end(), "the whole batch was taken in");
-        Ok(())
-    }
-
-    fn applied(&self) -> Position {
-        self.applied
     }
 }

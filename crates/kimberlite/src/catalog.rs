@@ -3,15 +3,17 @@
 //! Derived from the records that readers may see, and from nothing else; the writer's kernel runs
 //! ahead of it by what is not durable yet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use kimberlite_crypto::log_id;
-use kimberlite_kernel::{ReplayedFrame, RetentionAct, Scope, Slot};
-use kimberlite_projection::{Batch, FrameSummary, Projection, StreamIndex};
+use kimberlite_kernel::{ReplayedFrame, Slot};
+use kimberlite_projection::{FrameRun, FrameSummary, StreamIndex};
 use kimberlite_storage::{Damage, DamageKind, FrameView};
-use kimberlite_types::{HoldId, NameHash, Position, RecordKind, SessionId, StreamId};
+use kimberlite_types::{NameHash, Position, RecordKind, SessionId, StreamId};
 
 use crate::error::{Error, Problem};
+use crate::ordered::Ordered;
 use crate::payload::{checkpoint_size, decode_act, split_stream_created};
 
 /// Streams by name, events by offset, key sessions in order.
@@ -20,8 +22,8 @@ pub(crate) struct Catalog {
     pub(crate) index: StreamIndex,
     pub(crate) sessions: Vec<SessionId>,
     names: HashMap<NameHash, StreamId>,
-    /// Legal holds in force.
-    pub(crate) holds: BTreeMap<HoldId, Scope>,
+    /// Purges that were ordered, and the holds in force.
+    pub(crate) ordered: Arc<Ordered>,
     /// Position after the last record that is not there merely to keep a checkpoint.
     pub(crate) substantial_end: Position,
 }
@@ -38,7 +40,7 @@ impl Catalog {
             index,
             sessions,
             names: names.collect(),
-            holds: BTreeMap::new(),
+            ordered: Arc::default(),
             substantial_end,
         }
     }
@@ -66,8 +68,8 @@ impl Catalog {
             time,
         };
         let frames = [summary];
-        let batch = Batch::new(position, &frames).map_err(Problem::Index)?;
-        self.index.apply(&batch).map_err(Problem::Index)?;
+        let run = FrameRun::new(position, &frames).map_err(Problem::Index)?;
+        self.index.apply(&run).map_err(Problem::Index)?;
         match frame.kind {
             RecordKind::StreamCreated => {
                 let name = frame
@@ -78,17 +80,11 @@ impl Catalog {
             RecordKind::KeySession => self.sessions.push(SessionId::new(position)),
             _ => {}
         }
-        match frame.retention {
-            Some(RetentionAct::Hold { scope }) => {
-                self.holds.insert(HoldId::new(position), scope);
-            }
-            Some(RetentionAct::Release { hold }) => {
-                self.holds.remove(&hold);
-            }
-            _ => {}
+        if let Some(act) = &frame.retention {
+            Arc::make_mut(&mut self.ordered).apply(position, act);
         }
         if frame.kind != RecordKind::Checkpoint {
-            self.substantial_end = batch.end();
+            self.substantial_end = run.end();
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kimberlite_disk::{DirectoryLock, DiskError};
+use kimberlite_projection::{Runner, RunnerOptions};
 use kimberlite_storage::{
     Background, LogOptions, SegmentSpace, StorageError, SyncDriver, Visibility, log_exists,
 };
@@ -42,6 +43,8 @@ pub(crate) struct DatabaseShared {
     /// Makes snapshots, and ends before the directory is let go: a thread of its own, so that no
     /// segment waits for one.
     pub(crate) snapshots: Background,
+    /// Runs the projections of all tenants.
+    pub(crate) runner: Runner,
     pub(crate) opened: Opened,
     /// The process that holds the lock.
     pub(crate) process_id: u32,
@@ -138,6 +141,7 @@ impl Database {
             path,
             process_id: (options.process_id)(),
             opened: Opened::new(options.opened_bytes_max),
+            runner: Runner::new(runner_options(&options)),
             options,
             log_options,
             keys,
@@ -273,6 +277,14 @@ impl DatabaseShared {
     pub(crate) fn tenant_dir(&self, name: &TenantName) -> PathBuf {
         self.path.join("tenants").join(name.as_str())
     }
+}
+
+fn runner_options(options: &Options) -> RunnerOptions {
+    let mut runner = RunnerOptions::default();
+    if !options.background {
+        runner.threads_max = 0;
+    }
+    runner
 }
 
 fn lock(options: &Options, path: &Path) -> Result<Box<dyn DirectoryLock>, Error> {

@@ -7,7 +7,7 @@ use kimberlite_crypto::{EnvelopeError, KeyProviderError, KeyringError, NoteError
 use kimberlite_crypto::{RootKeyError, SessionError, SignerError, VerifierKeyError};
 use kimberlite_disk::DiskError;
 use kimberlite_kernel::{Rejection, ReplayError};
-use kimberlite_projection::ProjectionError;
+use kimberlite_projection::{IndexError, SourceError};
 use kimberlite_storage::{Damage, ManifestError, StorageError};
 use kimberlite_types::{NameError, Position};
 
@@ -52,6 +52,10 @@ pub enum ErrorKind {
     ReadOnly,
     /// The database was closed, or belongs to the process that this one was forked from.
     Closed,
+    /// A projection stands still; its error says why, and it can be tried again.
+    Projection,
+    /// What was waited for did not come in time.
+    TimedOut,
     /// The disk or the operating system refused.
     Io,
 }
@@ -215,8 +219,33 @@ pub(crate) enum Problem {
     KeyProvider(#[source] KeyProviderError),
     #[error("the log cannot be replayed")]
     Replay(#[source] ReplayError),
+    #[error("no frame begins at position {position}; verify the log")]
+    NoFrame { position: Position },
+    #[error(
+        "{name:?} cannot be the name of a projection: 1 to 64 of a-z 0-9 - _ . are allowed, the first a letter or digit"
+    )]
+    ProjectionName { name: String },
+    #[error("there is no projection named {name:?}")]
+    NoProjection { name: String },
+    #[error("projection {name:?} cannot go on")]
+    Projection {
+        name: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("a projection named {name:?} runs already")]
+    ProjectionRuns { name: String },
+    #[error(
+        "the projection has taken in everything before position {applied}, and was waited for at {position}"
+    )]
+    ProjectionBehind {
+        applied: Position,
+        position: Position,
+    },
+    #[error(transparent)]
+    Unreadable(Box<SourceError>),
     #[error("the log cannot be indexed")]
-    Index(#[source] ProjectionError),
+    Index(#[source] IndexError),
     #[error(transparent)]
     Storage(StorageError),
     #[error(transparent)]
@@ -257,6 +286,7 @@ impl Error {
             Problem::NoDatabase { .. }
             | Problem::NoTenant { .. }
             | Problem::NoStream
+            | Problem::NoProjection { .. }
             | Problem::NoCheckpoint { .. } => ErrorKind::NotFound,
             Problem::Purged { .. } => ErrorKind::Purged,
             Problem::UnfinishedBackup { .. } | Problem::UnfinishedRestore { .. } => {
@@ -279,6 +309,8 @@ impl Error {
             | Problem::TooManyFiles { .. }
             | Problem::NotWritten { .. }
             | Problem::Origin(_)
+            | Problem::ProjectionName { .. }
+            | Problem::ProjectionRuns { .. }
             | Problem::Json(_) => ErrorKind::InvalidInput,
             Problem::Rejected(Rejection::WrongVersion { .. }) => ErrorKind::WrongVersion,
             Problem::Rejected(_) | Problem::ClockUnset => ErrorKind::Rejected,
@@ -299,9 +331,13 @@ impl Error {
             | Problem::UnknownIncarnation { .. }
             | Problem::CopyDiffers { .. }
             | Problem::Replay(_)
+            | Problem::NoFrame { .. }
+            | Problem::Unreadable(_)
             | Problem::Index(_) => ErrorKind::Corrupt,
             Problem::Storage(error) => storage_kind(error),
             Problem::Disk(error) => disk_kind(error),
+            Problem::Projection { .. } => ErrorKind::Projection,
+            Problem::ProjectionBehind { .. } => ErrorKind::TimedOut,
             Problem::Entropy | Problem::FileMissing(_) => ErrorKind::Io,
         }
     }

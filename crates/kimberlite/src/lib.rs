@@ -74,7 +74,9 @@ mod keys;
 mod open;
 mod opened;
 mod options;
+mod ordered;
 mod payload;
+mod project;
 mod quiet;
 mod read;
 mod repair;
@@ -85,6 +87,7 @@ mod shown;
 mod sieve;
 mod snapshot;
 mod stream;
+mod subscribe;
 mod tenant;
 mod verify;
 
@@ -108,11 +111,22 @@ pub use kimberlite_types::{
     StreamName, TenantName, Timestamp, limits,
 };
 pub use options::{DatabaseBuilder, Encryption, SyncPolicy};
+pub use project::{Followed, Projected, ProjectionFiles, TargetPlace};
 pub use read::{Record, RecordIter};
 pub use repair::{RepairOptions, RepairReport};
 pub use restore::{RestoreOptions, RestoreProgress, RestoreReport, RestoredTenant};
 pub use retention::{Hold, PurgeOptions, PurgeReport};
 pub use scrub::{ScrubOptions, ScrubReport};
 pub use stream::{Receipt, Stream};
+pub use subscribe::Subscription;
 pub use tenant::{StreamSummary, Tenant};
 pub use verify::{Finding, VerifyReport};
+
+/// What a projection is written with; see [`Tenant::project`].
+pub mod projection {
+    pub use kimberlite_projection::store;
+    pub use kimberlite_projection::{
+        ApplyError, Batch, Content, Event, FollowerState, FollowerStatus, Key, Parked, Projection,
+        Scan, Stored, Table, Target, TargetError,
+    };
+}

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{Command, State, apply_committed};
+use kimberlite_projection::Followers;
 use kimberlite_storage::{
     AppendQueue, CheckpointStore, Damage, DamageKind, FrameBuilder, FramePlacement, FrameView,
     LogReader, OpenReport, StorageError, Witness, create_log, first_record, log_exists,
@@ -312,7 +313,13 @@ fn finish(
         salt_key: Zeroizing::new(random(options.entropy.as_ref())?),
         salts: AtomicU64::new(0),
     };
-    let shown = Arc::new(Shown::new(opened.reader.clone(), opened.catalog));
+    let followers = Arc::new(Followers::new());
+    let shown = Shown::new(
+        opened.reader.clone(),
+        opened.catalog,
+        Arc::clone(&followers),
+    );
+    let shown = Arc::new(shown);
     let stage = opened.engine.as_ref().map(|engine| engine.log.stage());
     if let Some(stage) = &stage {
         let driven = Arc::clone(&shown);
@@ -349,6 +356,8 @@ fn finish(
         queue: Arc::new(AppendQueue::new(options.queue_limit)),
         stage,
         engine: opened.engine.map(CommitLock::new),
+        projecting: Mutex::default(),
+        followers,
         watched: AtomicBool::new(false),
         holder: database.opened.holder(),
         database: Arc::clone(database),

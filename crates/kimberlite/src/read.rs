@@ -46,19 +46,31 @@ impl<'a> RecordPlace<'a> {
     }
 }
 
+impl RecordPlace<'_> {
+    /// Returns where it stands in its stream.
+    pub(crate) fn offset(&self) -> Offset {
+        let base = self.frame.base_offset.map_or(0, Offset::get);
+        Offset::new(base.wrapping_add(u64::from(self.nth)))
+    }
+}
+
 impl Record {
     pub(crate) fn new(place: &RecordPlace<'_>, envelope: Envelope) -> Self {
         let frame = place.frame;
-        let base = frame.base_offset.map_or(0, Offset::get);
         Self {
             position: place.position,
             stream: frame.stream,
-            offset: Offset::new(base.wrapping_add(u64::from(place.nth))),
+            offset: place.offset(),
             time: frame.time,
             event_type: envelope.event_type,
             metadata: envelope.metadata,
             data: envelope.data,
         }
+    }
+
+    /// Returns the bytes of what it says.
+    pub(crate) fn bytes(&self) -> usize {
+        self.event_type().len() + self.metadata.len() + self.data.len()
     }
 
     /// Returns where it stands in the tenant's log.
@@ -171,6 +183,11 @@ impl RecordIter {
             end,
             unreadable,
         }
+    }
+
+    /// Returns the number of what comes next: a position, or an offset in a stream.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
     }
 
     /// Returns the position of the `nth` of what is iterated over.

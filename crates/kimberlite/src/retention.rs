@@ -3,18 +3,18 @@
 //! Each act is a record of its own, durable before it is answered. A purge is one too, and only then
 //! removes anything; what a crash leaves of it to do is done by the next purge.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use kimberlite_crypto::EnvelopeParts;
-use kimberlite_kernel::{Rejection, Retention, RetentionAct, Scope, Slot, State};
+use kimberlite_kernel::{Rejection, Retention, RetentionAct, Scope, Slot};
 use kimberlite_storage::{FrameHeader, PurgeOutcome, kept_aside};
 use kimberlite_types::{HoldId, Position, StreamId, StreamName, Timestamp, limits};
 
 use crate::engine::{Engine, Group};
 use crate::error::{Error, Problem};
+use crate::ordered::Ordered;
 use crate::payload::{encode_act, split_hold};
 use crate::read::RecordPlace;
 use crate::stream::Stream;
@@ -123,7 +123,7 @@ impl Tenant {
         if let Some(error) = inner.unreadable_end() {
             return Err(error);
         }
-        let holds = inner.catalog().holds.clone();
+        let holds = inner.catalog().ordered.holds().clone();
         let read = |(id, scope)| inner.read_hold(id, scope);
         holds.into_iter().map(read).collect()
     }
@@ -186,37 +186,6 @@ impl Stream {
         let scope = inner.existing_scope(self.name())?;
         let act = RetentionAct::Retain { scope, rule };
         inner.decide_act(act, None).map(drop)
-    }
-}
-
-/// What was ordered purged and is not held.
-#[derive(Debug)]
-struct Ordered {
-    purges: BTreeMap<Scope, Position>,
-    held: Vec<Scope>,
-}
-
-impl Ordered {
-    fn of(state: &State) -> Self {
-        Self {
-            purges: state.purges().collect(),
-            held: state.holds().map(|(_, scope)| scope).collect(),
-        }
-    }
-
-    /// The position behind all of it.
-    fn until(&self) -> Position {
-        self.purges.values().copied().max().unwrap_or_default()
-    }
-
-    fn includes(&self, header: &FrameHeader) -> bool {
-        let Some(stream) = header.stream.map(Scope::Stream) else {
-            return false;
-        };
-        let of = |scope| self.purges.get(&scope).copied().unwrap_or_default();
-        let until = of(Scope::Tenant).max(of(stream));
-        let is_held = |held: &Scope| *held == Scope::Tenant || *held == stream;
-        header.end_position() <= until && !self.held.iter().any(is_held)
     }
 }
 
@@ -364,7 +333,7 @@ impl TenantInner {
             let mut ordered = Ordered::of(&engine.state);
             if is_new {
                 engine.state.check_purge(scope, until, newest)?;
-                ordered.purges.insert(scope, until);
+                ordered.purge(scope, until);
             }
             drop(locked);
             let outcome = purger.plan(ordered.until(), &|header| ordered.includes(header))?;

@@ -1,27 +1,34 @@
 //! What readers of a tenant see, apart from its keys: it keeps neither the database nor its lock.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use kimberlite_kernel::ReplayedFrame;
+use kimberlite_projection::Followers;
 use kimberlite_storage::LogReader;
 
 use crate::catalog::Catalog;
 use crate::error::Error;
+use crate::subscribe::Growth;
 
 #[derive(Debug)]
 pub(crate) struct Shown {
     reader: LogReader,
     catalog: RwLock<Catalog>,
+    /// Are told what became durable.
+    followers: Arc<Followers>,
+    growth: Growth,
     /// What has been written and not been shown yet, in order.
     unseen: Mutex<VecDeque<ReplayedFrame>>,
 }
 
 impl Shown {
-    pub(crate) fn new(reader: LogReader, catalog: Catalog) -> Self {
+    pub(crate) fn new(reader: LogReader, catalog: Catalog, followers: Arc<Followers>) -> Self {
         Self {
             reader,
             catalog: RwLock::new(catalog),
+            followers,
+            growth: Growth::default(),
             unseen: Mutex::default(),
         }
     }
@@ -37,6 +44,17 @@ impl Shown {
 
     /// Shows, in order, what has become visible in the log.
     pub(crate) fn show(&self) -> Result<(), Error> {
+        let shown = self.show_visible();
+        self.followers.notice();
+        self.growth.tell();
+        shown
+    }
+
+    pub(crate) fn growth(&self) -> &Growth {
+        &self.growth
+    }
+
+    fn show_visible(&self) -> Result<(), Error> {
         let mut unseen = self.unseen();
         let end = self.reader.end();
         let visible = unseen.partition_point(|frame| frame.slot.end() <= end);

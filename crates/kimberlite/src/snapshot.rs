@@ -12,15 +12,18 @@ mod maker;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use kimberlite_crypto::VerifierKey;
 use kimberlite_kernel::{State, replay};
-use kimberlite_projection::{Projection as _, StreamIndex};
+use kimberlite_projection::StreamIndex;
 use kimberlite_storage::{CheckpointStore, FrameView, LogBase, LogSnapshot};
 use kimberlite_types::{LogId, Position, SessionId};
 
 use crate::catalog::{Catalog, replayed};
 use crate::checkpoint::Checkpoints;
 use crate::error::{Error, Problem};
+use crate::ordered::Ordered;
 
 pub(crate) use maker::{SnapshotMaker, Wanted};
 
@@ -107,7 +110,7 @@ impl Derived {
             return None;
         }
         let mut catalog = Catalog::new(index, sessions, state.names(), substantial_end);
-        catalog.holds = state.holds().collect();
+        catalog.ordered = Arc::new(Ordered::of(&state));
         Some(Self { state, catalog })
     }
 }

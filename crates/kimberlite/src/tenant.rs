@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 use bytes::{Buf as _, Bytes};
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
 use kimberlite_kernel::{Command, Rejection, Slot};
+use kimberlite_projection::Followers;
 use kimberlite_storage::{AppendQueue, Content, LogReader, OpenReport, StorageError, SyncStage};
 use kimberlite_types::{
     NameHash, Position, RecordKind, SessionId, StreamId, StreamName, TenantName, Timestamp,
@@ -64,6 +65,10 @@ pub(crate) struct TenantInner {
     /// None in a read-only database, as the engine.
     pub(crate) stage: Option<Arc<SyncStage>>,
     pub(crate) engine: Option<CommitLock>,
+    /// Held by who begins a projection.
+    pub(crate) projecting: Mutex<()>,
+    /// The projections that follow the log.
+    pub(crate) followers: Arc<Followers>,
     /// Whether somebody waits for the log to fall quiet.
     pub(crate) watched: AtomicBool,
     /// Who it is to the cache of opened events.
@@ -275,6 +280,8 @@ impl Tenant {
         let watermark = engine.log.write_watermark().map_err(Error::from);
         // Its segments are sealed once the writer is gone.
         drop(engine);
+        self.inner.shown.growth().end();
+        self.inner.followers.flush();
         self.inner.keep_snapshot();
         checkpoint.and(watermark)
     }

@@ -48,6 +48,7 @@ impl Store {
             cache: &cache,
             mapped: false,
             opener: self.sealer.as_ref().map(Sealer::opener),
+            damage: &self.damage,
         };
         let pages = Pages::new(file, version.pages.count(), access)?;
         let mut walk = Walk {

@@ -95,6 +95,14 @@ pub enum StoreError {
         /// The file of the store.
         path: PathBuf,
     },
+    /// An entry is not what the type of its table says.
+    #[error(
+        "an entry of table {table} is not of the table's type; give the projection another version"
+    )]
+    WrongType {
+        /// The number of the table.
+        table: u16,
+    },
     /// An earlier write failed. What was committed since the last flush is lost with this handle.
     #[error("a write to {} failed before; open the projection again", path.display())]
     Poisoned {

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use kimberlite_crypto::InternalHasher;
@@ -29,6 +29,8 @@ pub(crate) struct Pages {
     way: Way,
     /// Opens pages that are encrypted. These are never mapped.
     opener: Option<Arc<Opener>>,
+    /// Is set when a page is found damaged.
+    damage: Arc<AtomicBool>,
 }
 
 /// How pages come into memory.
@@ -38,6 +40,7 @@ pub(crate) struct Access<'a> {
     /// Whether they are mapped where they can be.
     pub(crate) mapped: bool,
     pub(crate) opener: Option<&'a Arc<Opener>>,
+    pub(crate) damage: &'a Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,7 @@ impl Pages {
             count,
             way,
             opener: access.opener.cloned(),
+            damage: Arc::clone(access.damage),
         })
     }
 
@@ -247,6 +251,7 @@ impl Pages {
     }
 
     pub(crate) fn damaged(&self, page: PageId, what: &'static str) -> StoreError {
+        self.damage.store(true, Ordering::Relaxed);
         StoreError::Damaged {
             path: self.path(),
             page: page.get(),

@@ -191,7 +191,7 @@ mod tests {
     use kimberlite_types::{Offset, RecordKind, Timestamp};
 
     use super::*;
-    use crate::{Batch, FrameSummary, Projection as _};
+    use crate::{FrameRun, FrameSummary};
 
     /// Two streams at 1 and 2, three runs and one run of their events.
     fn index() -> StreamIndex {
@@ -207,7 +207,7 @@ mod tests {
                 time: Timestamp::default(),
             }];
             index
-                .apply(&Batch::new(position, &frames).unwrap())
+                .apply(&FrameRun::new(position, &frames).unwrap())
                 .unwrap();
         };
         add(RecordKind::Genesis, 1, None);

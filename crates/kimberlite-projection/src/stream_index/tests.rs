@@ -75,11 +75,11 @@ fn write(steps: &[Step]) -> (Vec<FrameSummary>, Model) {
     (frames, model)
 }
 
-fn index_of(frames: &[FrameSummary], batch_frames: usize) -> StreamIndex {
+fn index_of(frames: &[FrameSummary], run_frames: usize) -> StreamIndex {
     let mut index = StreamIndex::new();
-    for frames in frames.chunks(batch_frames) {
-        let batch = Batch::new(index.applied(), frames).unwrap();
-        index.apply(&batch).unwrap();
+    for frames in frames.chunks(run_frames) {
+        let run = FrameRun::new(index.applied(), frames).unwrap();
+        index.apply(&run).unwrap();
         check_invariants(&index);
     }
     index
@@ -141,11 +141,11 @@ proptest! {
     #[test]
     fn the_index_answers_as_the_model_however_the_log_is_cut(
         steps in prop::collection::vec(step(), 0..60),
-        batch_frames in 1..9_usize,
+        run_frames in 1..9_usize,
         range in (0..40_u64, 0..40_u64),
     ) {
         let (frames, model) = write(&steps);
-        let index = index_of(&frames, batch_frames);
+        let index = index_of(&frames, run_frames);
         let records: u64 = frames.iter().map(|frame| u64::from(frame.count)).sum();
         prop_assert_eq!(index.applied().get(), records);
         let expected: Vec<_> = model.iter().map(|(id, events)| (*id, events.len() as u64)).collect();
@@ -228,11 +228,11 @@ fn a_gap_or_a_repetition_changes_nothing() {
         (0, false),
     ] {
         let frames = [frame(RecordKind::StreamCreated, Position::new(at), 1)];
-        let batch = Batch::new(Position::new(at), &frames).unwrap();
-        let error = index.apply(&batch).unwrap_err();
+        let run = FrameRun::new(Position::new(at), &frames).unwrap();
+        let error = index.apply(&run).unwrap_err();
         match error {
-            ProjectionError::Gap { expected, .. } => assert!(gap && expected == applied),
-            ProjectionError::Repeated { expected, .. } => assert!(!gap && expected == applied),
+            IndexError::Gap { expected, .. } => assert!(gap && expected == applied),
+            IndexError::Repeated { expected, .. } => assert!(!gap && expected == applied),
             other => panic!("{other}"),
         }
         assert_eq!(index.applied(), applied);
@@ -251,9 +251,9 @@ fn events_that_do_not_fit_their_stream_stop_the_index_where_they_stand() {
     let check = |events: FrameSummary, expected: &str| {
         let (mut frames, _) = write(&[Step::Create]);
         frames.push(events);
-        let batch = Batch::new(Position::ZERO, &frames).unwrap();
+        let run = FrameRun::new(Position::ZERO, &frames).unwrap();
         let mut index = StreamIndex::new();
-        let error = index.apply(&batch).unwrap_err().to_string();
+        let error = index.apply(&run).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         assert_eq!(index.applied(), Position::new(2));
         assert_eq!(index.len(stream), 0);

@@ -17,6 +17,7 @@ mod gate;
 mod group_commit;
 mod keys;
 mod opening;
+mod projections;
 mod queue;
 mod reads;
 mod repair;

@@ -1,13 +1,11 @@
-//! Why a projection did not take records in.
-
-use std::error::Error;
+//! Why the stream index did not take records in.
 
 use kimberlite_types::{Offset, Position, StreamId};
 
-/// Why a projection did not take records in.
+/// Why the stream index did not take records in.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProjectionError {
+pub enum IndexError {
     /// Records are left out.
     #[error("records are left out: position {found} follows where {expected} is next")]
     Gap {
@@ -62,16 +60,5 @@ pub enum ProjectionError {
         expected: Offset,
         /// The offset that was given.
         found: Offset,
-    },
-    /// The projection's own trouble.
-    #[error("projection {name} failed at position {position}")]
-    Failed {
-        /// The name of the projection.
-        name: &'static str,
-        /// Everything before it was taken in.
-        position: Position,
-        /// What happened.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
     },
 }

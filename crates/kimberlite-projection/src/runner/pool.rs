@@ -1,0 +1,234 @@
+//! The threads that run projections.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::follower::Task;
+
+/// How long what is new in a busy log is left to become more.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without anything new after which nobody looks any more until somebody is noticed.
+const QUIET_TICKS: u32 = 50;
+
+/// Threads, and what they are to do.
+#[derive(Debug)]
+pub(super) struct Pool {
+    threads_max: usize,
+    state: Mutex<State>,
+    /// Wakes the thread that counts ticks.
+    ticker: Condvar,
+    /// Wakes another one.
+    helper: Condvar,
+    /// A process that was forked from this one has none of its threads.
+    process: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// To be run at once.
+    now: VecDeque<Arc<Task>>,
+    /// To be run at the next tick.
+    next: VecDeque<Arc<Task>>,
+    /// Projections with something that was not flushed.
+    unflushed: Vec<Arc<Task>>,
+    threads: Vec<JoinHandle<()>>,
+    helpers_waiting: usize,
+    ticker: Ticker,
+    has_ended: bool,
+}
+
+/// Whether a thread counts ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ticker {
+    #[default]
+    Nobody,
+    Counts,
+    /// It waits until somebody is noticed.
+    Sleeps,
+}
+
+impl Pool {
+    pub(super) fn new(threads_max: usize) -> Self {
+        Self {
+            threads_max,
+            state: Mutex::default(),
+            ticker: Condvar::new(),
+            helper: Condvar::new(),
+            process: std::process::id(),
+        }
+    }
+
+    /// Whether projections are run by whoever waits for them.
+    pub(super) fn is_inline(&self) -> bool {
+        self.threads_max == 0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a projection run soon: that something is new for it.
+    pub(super) fn notice(self: &Arc<Self>, task: &Arc<Task>) {
+        if task.noticed.swap(true, Ordering::SeqCst) || self.is_inline() {
+            return;
+        }
+        let mut state = self.state();
+        // Whoever runs it sees the flag when he is done.
+        if state.has_ended || task.is_running.load(Ordering::Relaxed) {
+            return;
+        }
+        state.next.push_back(Arc::clone(task));
+        match state.ticker {
+            Ticker::Counts => {}
+            Ticker::Sleeps => self.ticker.notify_one(),
+            Ticker::Nobody => self.help(&mut state),
+        }
+    }
+
+    /// Has a projection that somebody waits for run now.
+    pub(super) fn hasten(self: &Arc<Self>, task: &Arc<Task>) {
+        task.noticed.store(true, Ordering::SeqCst);
+        if self.is_inline() {
+            return;
+        }
+        let mut state = self.state();
+        if state.has_ended || task.is_running.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_it = |it: &Arc<Task>| Arc::ptr_eq(it, task);
+        state.next.retain(|it| !is_it(it));
+        if !state.now.iter().any(is_it) {
+            state.now.push_back(Arc::clone(task));
+        }
+        match state.ticker {
+            Ticker::Counts | Ticker::Sleeps => self.ticker.notify_one(),
+            Ticker::Nobody => self.help(&mut state),
+        }
+    }
+
+    /// Has another thread look at the queues, if there may be one.
+    fn help(self: &Arc<Self>, state: &mut State) {
+        if state.helpers_waiting > 0 {
+            self.helper.notify_one();
+        } else if state.threads.len() < self.threads_max {
+            let pool = Arc::clone(self);
+            let number = state.threads.len();
+            let spawned = std::thread::Builder::new()
+                .name(format!("kimberlite-projection-{number}"))
+                .spawn(move || pool.work());
+            // Without a thread somebody who waits runs it.
+            state.threads.extend(spawned.ok());
+        }
+    }
+
+    fn work(self: &Arc<Self>) {
+        let mut state = self.state();
+        let mut quiet_ticks = 0;
+        while !state.has_ended {
+            if let Some(task) = state.now.pop_front() {
+                quiet_ticks = 0;
+                state = self.run(state, task);
+            } else if state.ticker != Ticker::Nobody {
+                state.helpers_waiting += 1;
+                state = wait(&self.helper, state);
+                state.helpers_waiting -= 1;
+            } else if quiet_ticks < QUIET_TICKS {
+                quiet_ticks += 1;
+                state = self.tick(state);
+            } else if !state.unflushed.is_empty() {
+                let unflushed = std::mem::take(&mut state.unflushed);
+                drop(state);
+                for task in unflushed {
+                    task.flush_if_due();
+                }
+                state = self.state();
+            } else {
+                quiet_ticks = 0;
+                state = self.sleep(state);
+            }
+        }
+    }
+
+    /// Waits until the next tick, or until somebody is hastened.
+    fn tick<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.ticker = Ticker::Counts;
+        let waited = self.ticker.wait_timeout(state, TICK);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.ticker = Ticker::Nobody;
+        turn(&mut state);
+        state
+    }
+
+    /// Waits until somebody is noticed.
+    fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.ticker = Ticker::Sleeps;
+        while state.now.is_empty() && state.next.is_empty() && !state.has_ended {
+            state = wait(&self.ticker, state);
+        }
+        state.ticker = Ticker::Nobody;
+        turn(&mut state);
+        state
+    }
+
+    fn run<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        task: Arc<Task>,
+    ) -> MutexGuard<'a, State> {
+        if !state.now.is_empty() || !state.next.is_empty() {
+            self.help(&mut state);
+        }
+        task.is_running.store(true, Ordering::Relaxed);
+        task.noticed.store(false, Ordering::SeqCst);
+        drop(state);
+        let has_more = task.step();
+        let mut state = self.state();
+        task.is_running.store(false, Ordering::Relaxed);
+        if task.is_unflushed() && !state.unflushed.iter().any(|it| Arc::ptr_eq(it, &task)) {
+            state.unflushed.push(Arc::clone(&task));
+        }
+        if has_more {
+            task.noticed.store(true, Ordering::SeqCst);
+            state.now.push_back(task);
+        } else if task.noticed.load(Ordering::SeqCst) {
+            state.next.push_back(task);
+        }
+        state
+    }
+
+    /// Ends the threads after what they are doing. The one that calls, if it is one of them, ends by itself.
+    pub(super) fn end(&self) {
+        if std::process::id() != self.process {
+            return;
+        }
+        let mut state = self.state();
+        state.has_ended = true;
+        state.now.clear();
+        state.next.clear();
+        state.unflushed.clear();
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        self.ticker.notify_all();
+        self.helper.notify_all();
+        for thread in threads {
+            if thread.thread().id() != std::thread::current().id() {
+                // A panic of its own has been told where it happened.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn wait<'a>(condvar: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    condvar.wait(state).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What waited for the tick is run now.
+fn turn(state: &mut State) {
+    let State { now, next, .. } = state;
+    now.append(next);
+}

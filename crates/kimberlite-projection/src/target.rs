@@ -1,0 +1,96 @@
+//! Where derived state is kept, as whoever drives it sees it.
+
+use std::path::PathBuf;
+
+use kimberlite_types::Position;
+
+use crate::batch::Batch;
+use crate::projection::ApplyError;
+use crate::store::{Applied, Identity, StoreError};
+
+/// A place that takes in the log, batch by batch: a store with a [`Projection`](crate::Projection), or
+/// anything else that keeps how far it is together with what it has.
+pub trait Target: Send {
+    /// What it is derived from, and by what.
+    fn identity(&self) -> Identity;
+
+    /// How far it is; where it is being rebuilt, how far the new state is.
+    fn applied(&self) -> Applied;
+
+    /// Whether it is being rebuilt.
+    fn is_rebuilding(&self) -> bool;
+
+    /// Whether it was found damaged, by whoever reads it too, so that it has to be rebuilt.
+    fn is_damaged(&self) -> bool;
+
+    /// Takes in a batch that begins where it is, together with the position behind it, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Damaged`] when it has to be rebuilt; any other error says to try again, later.
+    fn apply(&mut self, batch: &Batch<'_>) -> Result<(), TargetError>;
+
+    /// Bytes that [`flush`](Self::flush) would make durable, about.
+    fn pending_bytes(&self) -> usize;
+
+    /// Makes durable what was taken in.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    fn flush(&mut self) -> Result<(), TargetError>;
+
+    /// Begins anew, from the first record. What is there can be read until [`caught_up`](Self::caught_up).
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Store`] when there is no place for it.
+    fn rebuild(&mut self, identity: Identity) -> Result<(), TargetError>;
+
+    /// Is told, each time, that it has taken in the whole log; ends a rebuild.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    fn caught_up(&mut self) -> Result<(), TargetError>;
+
+    /// Recovers from an error, if there is something to do before it is tried again.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    fn recover(&mut self) -> Result<(), TargetError>;
+}
+
+/// Why a target did not take something in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// It is not what was written there, and is rebuilt.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The projection could not take the batch in.
+    #[error("the projection failed in the batch that begins at position {position}")]
+    Failed {
+        /// Where the batch begins.
+        position: Position,
+        /// Why.
+        #[source]
+        source: ApplyError,
+    },
+    /// The projection panicked.
+    #[error("the projection panicked in the batch that begins at position {position}")]
+    Panicked {
+        /// Where the batch begins.
+        position: Position,
+    },
+}
