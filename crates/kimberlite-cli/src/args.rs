@@ -45,6 +45,14 @@ pub(crate) enum Command {
     Read(Read),
     /// Print the newest events, and with -f those that follow.
     Tail(Tail),
+    /// Print the newest event of a stream, now or as of some position.
+    Get(Get),
+    /// Print the newest event of each stream whose name begins so, now or as of some position.
+    Scan(Scan),
+    /// Print what the newest event of a stream was, one time after the other, the newest first.
+    History(History),
+    /// List, verify and rebuild what is derived from the log.
+    Projections(Projections),
     /// List the streams of a tenant.
     Streams(Tenant),
     /// Recompute everything and compare; exits with 2 when something is wrong.
@@ -100,6 +108,72 @@ pub(crate) enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Tenant {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Get {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// The stream.
+    pub(crate) stream: String,
+    /// As of the record at this position.
+    #[arg(long)]
+    pub(crate) at: Option<u64>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Scan {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// What the names of the streams begin with; by default all.
+    #[arg(default_value = "")]
+    pub(crate) prefix: String,
+    /// As of the record at this position.
+    #[arg(long)]
+    pub(crate) at: Option<u64>,
+    /// How many at most.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// The stream.
+    pub(crate) stream: String,
+    /// How many at most.
+    #[arg(long)]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Projections {
+    #[command(subcommand)]
+    pub(crate) act: ProjectionsAct,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectionsAct {
+    /// Say what each has, and how far behind it was when it was flushed.
+    #[command(visible_alias = "status")]
+    List(Tenant),
+    /// Read all of one and check each page.
+    Verify(NamedProjection),
+    /// Remove what one has derived, so that it is derived anew when it runs next.
+    Rebuild(NamedProjection),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NamedProjection {
+    /// The projection.
+    pub(crate) name: String,
     /// The tenant.
     #[arg(long, short)]
     pub(crate) tenant: String,

@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod kill;
+pub(crate) mod projection;
 pub(crate) mod read;
 pub(crate) mod repair;
 pub(crate) mod restore;

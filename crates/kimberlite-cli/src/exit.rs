@@ -27,6 +27,10 @@ pub(crate) enum Failure {
     UnknownFormat { path: PathBuf },
     #[error("{} exists: name a directory that does not", path.display())]
     Exists { path: PathBuf },
+    #[error("there is nothing of the stream {key:?}")]
+    NoKey { key: String },
+    #[error("the projection cannot be read")]
+    Projection(#[from] kimberlite_projection_kv::KvError),
     #[error("the demonstration failed: {0}")]
     Demo(String),
     #[error("cannot write the output")]
@@ -49,6 +53,7 @@ impl Failure {
                 ErrorKind::Corrupt | ErrorKind::RolledBack | ErrorKind::Unfinished => 6,
                 _ => 1,
             },
+            Self::NoKey { .. } => 3,
             // Whoever read the output has had enough.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
             _ => 1,

@@ -4,7 +4,7 @@ use super::Finding;
 use super::tree::{Edge, Package, Tree};
 
 /// What the libraries may depend on. Benches, fuzz targets and tools may use anything.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("kimberlite-types", &[]),
     ("kimberlite-disk", &[]),
     ("kimberlite-crypto", &["kimberlite-types"]),
@@ -29,6 +29,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
         ],
     ),
     (
+        "kimberlite-projection-kv",
+        &["kimberlite-projection", "kimberlite-types"],
+    ),
+    (
         "kimberlite-testkit",
         &["kimberlite-disk", "kimberlite-types"],
     ),
@@ -36,6 +40,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
 
 /// Nothing stands on these, so they may stand on anything.
 const PROGRAMS: [&str; 1] = ["kimberlite-cli"];
+
+/// The projections that people add, which may be tested in a database.
+const PROJECTIONS: &str = "crates/projections/";
+const FACADE: &str = "kimberlite";
 
 /// Any library may be tested with it.
 const TEST_KIT: &str = "kimberlite-testkit";
@@ -52,8 +60,10 @@ fn check_package(package: &Package) -> Vec<Finding> {
         let finding = (!is_free).then(|| Finding::new(&package.manifest, 0, what));
         return finding.into_iter().collect();
     };
+    let is_projection = package.manifest.starts_with(PROJECTIONS);
+    let is_tested_with = |edge: &Edge| edge.to == TEST_KIT || (is_projection && edge.to == FACADE);
     let is_allowed =
-        |edge: &Edge| allowed.contains(&edge.to.as_str()) || (edge.is_dev && edge.to == TEST_KIT);
+        |edge: &Edge| allowed.contains(&edge.to.as_str()) || (edge.is_dev && is_tested_with(edge));
     let forbidden = package.edges.iter().filter(|edge| !is_allowed(edge));
     forbidden
         .map(|edge| {

@@ -10,6 +10,7 @@ mod backups;
 mod doctor;
 mod exits;
 mod imports;
+mod projections;
 mod retention;
 mod shell;
 mod views;
