@@ -50,6 +50,7 @@ fn append(stream: StreamId, session: SessionId) -> Command {
         stream,
         expected: ExpectedVersion::Any,
         count: 1,
+        idempotency: None,
         seal: Some(Sealing {
             session,
             first_counter: 0,
@@ -99,6 +100,7 @@ fn bench_rejection(criterion: &mut Criterion) {
             stream: streams[0],
             expected: ExpectedVersion::Exact(kimberlite_types::Offset::new(7)),
             count: 1,
+            idempotency: None,
             seal: Some(Sealing {
                 session,
                 first_counter: 0,
@@ -127,6 +129,7 @@ fn bench_replay(criterion: &mut Criterion) {
                 checkpoint_size: None,
                 log_id: None,
                 retention: None,
+                keyed: None,
             }
         })
         .collect();

@@ -6,7 +6,7 @@ use kimberlite_kernel::{State, check_invariants};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let mut bytes = 1_u32.to_le_bytes().to_vec();
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
     bytes.extend([0; 4]);
     bytes.extend(data);
     for bytes in [data, &bytes] {

@@ -3,7 +3,7 @@
 //! Every family first checks everything and then changes the state, so that a rejection leaves it
 //! as it was.
 
-mod append;
+pub(crate) mod append;
 mod checkpoint;
 mod genesis;
 mod other;
@@ -13,7 +13,7 @@ mod session;
 mod stream;
 
 use kimberlite_types::limits::{POSITION_MAX, SESSION_SEALINGS_MAX, TIME_JUMP_NS_MAX};
-use kimberlite_types::{Position, Timestamp};
+use kimberlite_types::{KeyedAppend, Position, Timestamp};
 
 use crate::{Command, Effect, Limit, Rejection, Sealing, Slot, State};
 
@@ -26,7 +26,8 @@ use crate::{Command, Effect, Limit, Rejection, Sealing, Slot, State};
 ///
 /// [`Rejection`] when the command is refused; the state is then unchanged. When several reasons
 /// hold, the one that the caller can do least about comes first: a missing genesis record, the shape
-/// of the command, the stream and its version, the time, the limits, the key session.
+/// of the command, the idempotency key, the stream and its version, the time, the limits, the key
+/// session.
 pub fn apply_committed(state: &mut State, command: Command) -> Result<Effect, Rejection> {
     match command {
         Command::Genesis { log_id, time } => genesis::apply(state, log_id, time),
@@ -36,6 +37,7 @@ pub fn apply_committed(state: &mut State, command: Command) -> Result<Effect, Re
             stream,
             expected,
             count,
+            idempotency,
             seal,
             time,
         } => {
@@ -45,7 +47,13 @@ pub fn apply_committed(state: &mut State, command: Command) -> Result<Effect, Re
                 count,
                 seal,
             };
-            append::apply(state, &request, time)
+            match idempotency {
+                None => append::apply(state, &request, time),
+                Some(idempotency) => {
+                    let keyed = KeyedAppend { idempotency, count };
+                    append::apply_keyed(state, &request, &keyed, time)
+                }
+            }
         }
         Command::Checkpoint { size, time } => checkpoint::apply(state, size, time),
         Command::Recovery { time } => recovery::apply(state, time),
@@ -99,6 +107,7 @@ fn take(state: &mut State, after: Position, time: Timestamp) {
     debug_assert!(time >= state.last_time, "time never goes back");
     state.next_position = after;
     state.last_time = time;
+    state.window.let_go_behind(after);
 }
 
 fn check_time(last: Timestamp, time: Timestamp) -> Result<(), Rejection> {

@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::{
+    Idempotency, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp,
+};
 
 use crate::RetentionAct;
 
@@ -41,6 +43,8 @@ pub enum Command {
         expected: ExpectedVersion,
         /// How many events.
         count: u32,
+        /// What a retry of it is recognised by, if it may be retried.
+        idempotency: Option<Idempotency>,
         /// What the events were sealed with, if they were.
         seal: Option<Sealing>,
         /// When the records are written.

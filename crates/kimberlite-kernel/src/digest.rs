@@ -11,8 +11,11 @@
 
 use core::fmt;
 
-use kimberlite_types::{HoldId, LogId, NameHash, Position, SessionId, StreamId};
+use kimberlite_types::{
+    HoldId, IdempotencyKeyHash, LogId, NameHash, Position, SessionId, StreamId,
+};
 
+use crate::idempotency::Known;
 use crate::retention::{Retention, Scope};
 use crate::state::{State, StreamState};
 
@@ -40,6 +43,7 @@ const SEED_STATE: u64 = 0x7374_6174;
 const SEED_HOLD: u64 = 0x686f_6c64;
 const SEED_RULE: u64 = 0x7275_6c65;
 const SEED_PURGE: u64 = 0x7075_7267;
+const SEED_KEY: u64 = 0x6b65_7973;
 
 /// Returns the part of one entry in the mix of all names.
 pub(crate) fn name_entry(name: &NameHash, stream: StreamId) -> u64 {
@@ -71,6 +75,12 @@ pub(crate) fn purge_entry(scope: Scope, until: Position) -> u64 {
     round(mix, until.get())
 }
 
+/// Returns the part of one append with a key in the mix of all of them.
+pub(crate) fn key_entry(key: &IdempotencyKeyHash, first: &Known) -> u64 {
+    let mix = words(words(SEED_KEY, key.as_bytes()), first.request.as_bytes());
+    first.words().into_iter().fold(mix, round)
+}
+
 /// Returns the digest of a state whose sums are up to date.
 pub(crate) fn state(state: &State) -> StateDigest {
     // Written out, so that a new field cannot be forgotten.
@@ -85,6 +95,7 @@ pub(crate) fn state(state: &State) -> StateDigest {
         names_mix,
         streams_mix,
         retentions,
+        window,
     } = state;
     let mut mix = match log_id {
         Some(log_id) => round(words(SEED_STATE, LogId::as_bytes(log_id)), 1),
@@ -98,13 +109,14 @@ pub(crate) fn state(state: &State) -> StateDigest {
         *names_mix,
         *streams_mix,
         retentions.mix,
+        window.mix,
     ] {
         mix = round(mix, word);
     }
     StateDigest(mix)
 }
 
-fn words(seed: u64, bytes: &[u8; 32]) -> u64 {
+fn words(seed: u64, bytes: &[u8]) -> u64 {
     bytes
         .as_chunks()
         .0

@@ -1,4 +1,4 @@
-//! What the caller of the kernel must write.
+//! What the caller of the kernel must write, or need not.
 
 use kimberlite_types::{Offset, Position, SessionId, StreamId, Timestamp};
 
@@ -74,6 +74,9 @@ impl Slot {
 pub enum Effect {
     /// Events were appended to a stream.
     Append(Slot),
+    /// The append is a retry: its events were appended before, here. Nothing is to be written, and
+    /// the state is as it was.
+    Duplicate(Slot),
     /// A stream began to exist.
     StreamCreated {
         /// The stream.
@@ -93,10 +96,11 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Returns where the records belong.
+    /// Returns where the records belong, or stand already.
     pub const fn slot(&self) -> &Slot {
         match self {
             Self::Append(slot)
+            | Self::Duplicate(slot)
             | Self::StreamCreated { slot, .. }
             | Self::SessionOpened { slot, .. }
             | Self::Recorded(slot) => slot,

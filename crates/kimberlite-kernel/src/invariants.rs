@@ -6,6 +6,7 @@ use kimberlite_types::{Position, StreamId, Timestamp};
 
 use crate::State;
 use crate::digest;
+use crate::idempotency;
 use crate::retention::{self, Retentions};
 
 /// Something that should always hold and does not: a bug, or bad memory.
@@ -25,6 +26,7 @@ pub fn check_invariants(state: &State) -> Result<(), BrokenInvariant> {
     check_beginning(state)?;
     check_names(state)?;
     retention::check(state)?;
+    idempotency::check(state)?;
     check_extent(state)?;
     check_mixes(state)
 }
@@ -48,7 +50,8 @@ fn check_beginning(state: &State) -> Result<(), BrokenInvariant> {
         && state.last_checkpoint.is_none()
         && state.names.is_empty()
         && state.streams.is_empty()
-        && state.retentions == Retentions::default();
+        && state.retentions == Retentions::default()
+        && state.window.is_empty();
     hold("a log that has not begun holds nothing", !empty || nothing)
 }
 

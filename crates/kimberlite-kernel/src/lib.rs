@@ -8,6 +8,9 @@
 //! The kernel never sees a key or a plaintext. Streams are told apart by keyed hashes of their
 //! names, key sessions by the position of the record that opened them.
 //!
+//! An append with an idempotency key is known for as long as the limits say, counted in records and
+//! keys; its retry is answered as it was, and changes nothing.
+//!
 //! [`replay`] rebuilds the state from the frames of a log, and checks each of them against what the
 //! kernel decides today. [`State::to_snapshot`] keeps a state to start from. [`State::digest`] compares two states in constant time;
 //! [`check_invariants`] walks a whole one.
@@ -27,6 +30,7 @@
 //!     stream,
 //!     expected: ExpectedVersion::NoStream,
 //!     count: 3,
+//!     idempotency: None,
 //!     seal: None,
 //!     time,
 //! };
@@ -52,6 +56,7 @@ mod apply;
 mod command;
 mod digest;
 mod effect;
+mod idempotency;
 mod invariants;
 mod rejection;
 mod replay;

@@ -23,6 +23,15 @@ pub enum Rejection {
         /// The offset of the stream's last event.
         actual: Option<Offset>,
     },
+    /// The idempotency key belongs to another append.
+    #[error(
+        "the idempotency key belongs to the append at position {first}, which asked for something \
+         else; use a key of its own for each append"
+    )]
+    KeyReused {
+        /// Where that append begins.
+        first: Position,
+    },
     /// No stream has this id.
     #[error("no stream {stream} exists in this log; create the stream first")]
     UnknownStream {

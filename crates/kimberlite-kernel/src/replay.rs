@@ -4,11 +4,13 @@
 //! decides is then compared with what the log holds, so that a log written by a kernel that decided
 //! otherwise does not pass.
 
-use kimberlite_types::{LogId, NameHash, Offset, Position, RecordKind, SessionId, StreamId};
-
-use crate::{
-    Command, ExpectedVersion, Rejection, RetentionAct, Sealing, Slot, State, apply_committed,
+use kimberlite_types::limits::APPEND_EVENTS_MAX;
+use kimberlite_types::{
+    KeyedAppend, LogId, NameHash, Offset, Position, RecordKind, SessionId, StreamId,
 };
+
+use crate::apply::{append, apply_committed};
+use crate::{Command, Effect, ExpectedVersion, Rejection, RetentionAct, Sealing, Slot, State};
 
 /// A frame of the log, as far as the kernel needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct ReplayedFrame {
     pub log_id: Option<LogId>,
     /// What is decided: for a hold, a release, a rule or a purge.
     pub retention: Option<RetentionAct>,
+    /// What a retry is recognised by: for the first frame of an append that carried a key.
+    pub keyed: Option<KeyedAppend>,
 }
 
 /// Why a frame does not fit the state that the frames before it give.
@@ -50,6 +54,14 @@ pub enum ReplayError {
         /// Why it would have been refused.
         #[source]
         rejection: Rejection,
+    },
+    /// The frame appends what had been appended before.
+    #[error("the append at position {position} is a retry of the one at {first}; verify the log")]
+    Repeated {
+        /// Where the frame begins.
+        position: Position,
+        /// Where the events stood already.
+        first: Position,
     },
     /// The kernel would have put something else into the frame.
     #[error(
@@ -89,13 +101,69 @@ pub fn replay(state: &mut State, frame: &ReplayedFrame) -> Result<(), ReplayErro
             },
         );
     }
-    let command = command(frame)?;
-    let effect = apply_committed(state, command).map_err(|rejection| ReplayError::Rejected {
+    let applied = match &frame.keyed {
+        None => apply_committed(state, command(frame)?),
+        Some(keyed) => {
+            let request = first_part(frame, keyed)?;
+            append::apply_keyed(state, &request, keyed, frame.slot.time)
+        }
+    };
+    let effect = applied.map_err(|rejection| ReplayError::Rejected {
         position,
         kind: frame.kind,
         rejection,
     })?;
+    if let Effect::Duplicate(slot) = effect {
+        let first = slot.position;
+        return Err(ReplayError::Repeated { position, first });
+    }
     compare(frame, effect.slot())
+}
+
+/// Returns what the first frame of an append with a key asks for. Only an append carries one, and it
+/// has the events of this frame at least.
+fn first_part(frame: &ReplayedFrame, keyed: &KeyedAppend) -> Result<append::Request, ReplayError> {
+    let slot = &frame.slot;
+    let whole = u64::from(keyed.count);
+    let fits = frame.kind == RecordKind::Event
+        && slot.count <= keyed.count
+        && whole <= APPEND_EVENTS_MAX as u64
+        && slot.position.checked_add(whole).is_some()
+        && slot.offset.is_none_or(|it| it.checked_add(whole).is_some());
+    if !fits {
+        return Err(ReplayError::Differs {
+            position: slot.position,
+            kind: frame.kind,
+            field: "number of events of the append",
+            logged: whole,
+            decided: u64::from(slot.count),
+        });
+    }
+    events(frame)
+}
+
+fn events(frame: &ReplayedFrame) -> Result<append::Request, ReplayError> {
+    let slot = &frame.slot;
+    let stream = slot.stream.ok_or(ReplayError::Missing {
+        position: slot.position,
+        kind: frame.kind,
+        field: "stream",
+    })?;
+    Ok(append::Request {
+        stream,
+        // What the writer expected was checked when it wrote, and is not in the log.
+        expected: ExpectedVersion::Any,
+        count: slot.count,
+        seal: seal(slot),
+    })
+}
+
+fn seal(slot: &Slot) -> Option<Sealing> {
+    let first_counter = slot.first_counter;
+    slot.session.map(|session| Sealing {
+        session,
+        first_counter,
+    })
 }
 
 fn command(frame: &ReplayedFrame) -> Result<Command, ReplayError> {
@@ -104,20 +172,15 @@ fn command(frame: &ReplayedFrame) -> Result<Command, ReplayError> {
         count,
         stream,
         offset,
-        session,
-        first_counter,
         time,
+        ..
     } = frame.slot;
-    let kind = frame.kind;
+    let (kind, seal) = (frame.kind, seal(&frame.slot));
     let missing = |field| ReplayError::Missing {
         position,
         kind,
         field,
     };
-    let seal = session.map(|session| Sealing {
-        session,
-        first_counter,
-    });
     Ok(match kind {
         RecordKind::Genesis => Command::Genesis {
             log_id: frame.log_id.ok_or_else(|| missing("log id"))?,
@@ -129,14 +192,23 @@ fn command(frame: &ReplayedFrame) -> Result<Command, ReplayError> {
             time,
         },
         RecordKind::KeySession => Command::OpenSession { time },
-        RecordKind::Event => Command::Append {
-            stream: stream.ok_or_else(|| missing("stream"))?,
-            // What the writer expected was checked when it wrote, and is not in the log.
-            expected: ExpectedVersion::Any,
-            count,
-            seal,
-            time,
-        },
+        RecordKind::Event => {
+            let append::Request {
+                stream,
+                expected,
+                count,
+                seal,
+            } = events(frame)?;
+            Command::Append {
+                stream,
+                expected,
+                count,
+                // Told beside the command, with the number of events in all frames.
+                idempotency: None,
+                seal,
+                time,
+            }
+        }
         RecordKind::Checkpoint => Command::Checkpoint {
             size: frame
                 .checkpoint_size

@@ -2,7 +2,7 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 1 |
+//! | 0..4 | version | `u32`, 2 |
 //! | 4..8 | zero | |
 //! | 8..40 | log id | |
 //! | 40..48 | next position | `u64`, number of records |
@@ -13,10 +13,12 @@
 //! | 80..88 | holds | `u64`, number of legal holds in force |
 //! | 88..96 | rules | `u64`, number of rules of retention |
 //! | 96..104 | purges | `u64`, number of scopes that were purged |
-//! | 104.. | streams | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
+//! | 104..112 | keys | `u64`, number of appends that are known by their keys |
+//! | 112.. | streams | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
 //! | … | holds | `id u64 ‖ scope u64`, in order of id |
 //! | … | rules | `scope u64 ‖ age u64 ‖ records u64`, in order of scope |
 //! | … | purges | `scope u64 ‖ position u64`, in order of scope |
+//! | … | keys | `key hash 16 ‖ request hash 16 ‖ stream u64 ‖ position u64 ‖ offset u64 ‖ time u64 ‖ session u64 ‖ count u32 ‖ first counter u32`, in order of position |
 //!
 //! A scope is the id of a stream, all ones for the tenant, which comes first.
 //!
@@ -27,18 +29,24 @@
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use kimberlite_types::limits::{HOLDS_MAX, POSITION_MAX, STREAMS_MAX};
-use kimberlite_types::{HoldId, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::limits::{APPEND_EVENTS_MAX, HOLDS_MAX, POSITION_MAX, STREAMS_MAX};
+use kimberlite_types::{
+    HoldId, IdempotencyKeyHash, LogId, NameHash, Offset, Position, RequestHash, SessionId,
+    StreamId, Timestamp,
+};
 
+use crate::effect::COUNTER_NONE;
+use crate::idempotency::Known;
 use crate::state::StreamState;
 use crate::{Retention, Scope, State, digest};
 
-const VERSION: u32 = 1;
-const FIXED_BYTES: usize = 104;
+const VERSION: u32 = 2;
+const FIXED_BYTES: usize = 112;
 const ENTRY_BYTES: usize = 48;
 const HOLD_BYTES: usize = 16;
 const RULE_BYTES: usize = 24;
 const PURGE_BYTES: usize = 16;
+const KEY_BYTES: usize = 80;
 
 /// Why bytes are not the snapshot of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +84,7 @@ impl State {
             names_mix: _,
             streams_mix: _,
             retentions,
+            window,
         } = self;
         let log_id = (*log_id)?;
         let mut named: Vec<(StreamId, &NameHash)> =
@@ -94,6 +103,7 @@ impl State {
             retentions.holds.len() as u64,
             retentions.rules.len() as u64,
             retentions.purged.len() as u64,
+            window.in_order().len() as u64,
         ] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
@@ -104,6 +114,13 @@ impl State {
             bytes.extend_from_slice(name.as_bytes());
         }
         retentions.append_to(&mut bytes);
+        for (key, first) in window.in_order() {
+            bytes.extend_from_slice(key.as_bytes());
+            bytes.extend_from_slice(first.request.as_bytes());
+            for word in first.words() {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            }
+        }
         Some(bytes)
     }
 
@@ -122,6 +139,7 @@ impl State {
         let holds = take_entries::<HOLD_BYTES>(&mut rest, word(fixed, 80))?;
         let rules = take_entries::<RULE_BYTES>(&mut rest, word(fixed, 88))?;
         let purges = take_entries::<PURGE_BYTES>(&mut rest, word(fixed, 96))?;
+        let keys = take_entries::<KEY_BYTES>(&mut rest, word(fixed, 104))?;
         if !rest.is_empty() {
             return Err(SnapshotError::Length);
         }
@@ -145,6 +163,7 @@ impl State {
             events += u128::from(offset);
         }
         state.take_retentions(holds, rules, purges)?;
+        state.take_keys(keys)?;
         let others = 1 + entries.len() + holds.len() + usize::from(state.session.is_some());
         let others = others + usize::from(state.last_checkpoint.is_some());
         if events + others as u128 > u128::from(state.next_position.get()) {
@@ -240,6 +259,39 @@ impl State {
         Ok(())
     }
 
+    /// Adds the appends that are known by their keys, once all streams are there.
+    fn take_keys(&mut self, keys: &[[u8; KEY_BYTES]]) -> Result<(), SnapshotError> {
+        let error = SnapshotError::Field { field: "key" };
+        let mut end = Position::new(1);
+        for (nth, entry) in keys.iter().enumerate() {
+            let first = read_first(entry).ok_or(error)?;
+            let events = u64::from(first.count);
+            let behind = first.position.checked_add(events).ok_or(error)?;
+            let stream = self.stream(first.stream).ok_or(error)?;
+            let behind_offset = first.offset.checked_add(events).ok_or(error)?;
+            let fits = first.position >= end
+                && behind <= self.next_position
+                && behind_offset <= stream.next_offset()
+                && first.stream.position() < first.position
+                && first
+                    .session
+                    .is_none_or(|it| it.position() < first.position)
+                && first.time <= self.last_time;
+            let may_be_known = self
+                .window
+                .allows(keys.len(), first.position, self.next_position);
+            if !fits || (nth == 0 && !may_be_known) {
+                return Err(error);
+            }
+            end = behind;
+            let key = IdempotencyKeyHash::new(array(entry, 0));
+            if !self.window.put(key, first) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a scope; none where no such stream exists.
     fn scope(&self, stored: u64) -> Option<Scope> {
         match Scope::from_stored(stored) {
@@ -270,6 +322,24 @@ impl State {
     }
 }
 
+/// Reads an append that is known by its key; none where it is not in its stored form.
+fn read_first(entry: &[u8; KEY_BYTES]) -> Option<Known> {
+    let counts = word(entry, 72).to_le_bytes();
+    let first = Known {
+        request: RequestHash::new(array(entry, 16)),
+        stream: StreamId::from_stored(word(entry, 32))?,
+        position: Position::new(word(entry, 40)),
+        offset: Offset::new(word(entry, 48)),
+        time: Timestamp::from_nanoseconds(word(entry, 56)),
+        session: SessionId::from_stored(word(entry, 64)),
+        count: u32::from_le_bytes(array(&counts, 0)),
+        first_counter: u32::from_le_bytes(array(&counts, 4)),
+    };
+    let has_events = (1..=APPEND_EVENTS_MAX as u64).contains(&u64::from(first.count));
+    let is_counted = first.session.is_some() || first.first_counter == COUNTER_NONE;
+    (has_events && is_counted).then_some(first)
+}
+
 /// Splits `count` entries of `N` bytes off the front.
 fn take_entries<'a, const N: usize>(
     rest: &mut &'a [u8],
@@ -294,6 +364,8 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use kimberlite_types::Idempotency;
+
     use super::*;
     use crate::{Command, ExpectedVersion, RetentionAct, apply_committed};
 
@@ -314,6 +386,10 @@ mod tests {
                 stream: StreamId::new(slot.position),
                 expected: ExpectedVersion::Any,
                 count: u32::from(n),
+                idempotency: (n > 1).then(|| Idempotency {
+                    key: IdempotencyKeyHash::new([n; 16]),
+                    request: RequestHash::new([n + 1; 16]),
+                }),
                 seal: None,
                 time,
             });
@@ -362,9 +438,9 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_the_format() {
-        let mut expected = std::vec![1, 0, 0, 0, 0, 0, 0, 0];
+        let mut expected = std::vec![2, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([0xab; 32]);
-        for word in [18_u64, 5, 10, 4, 3, 2, 2, 2] {
+        for word in [18_u64, 5, 10, 4, 3, 2, 2, 2, 2] {
             expected.extend(word.to_le_bytes());
         }
         for (id, offset, name) in [(1_u64, 3_u64, 3_u8), (5, 1, 1), (7, 2, 2)] {
@@ -379,20 +455,30 @@ mod tests {
         for word in holds.into_iter().chain(rules).chain(purges) {
             expected.extend(word.to_le_bytes());
         }
+        for (n, stream, position) in [(3, 1, 2_u64), (2, 7, 8)] {
+            expected.extend([n; 16]);
+            expected.extend([n + 1; 16]);
+            for word in [stream, position, 0, 5, u64::MAX] {
+                expected.extend(word.to_le_bytes());
+            }
+            expected.extend([n, 0, 0, 0, 255, 255, 255, 255]);
+        }
         assert_eq!(state().to_snapshot(), Some(expected));
     }
 
-    const HOLDS: usize = 104 + 3 * 48;
+    const STREAMS: usize = 112;
+    const HOLDS: usize = STREAMS + 3 * 48;
     const RULES: usize = HOLDS + 2 * 16;
     const PURGES: usize = RULES + 2 * 24;
+    const KEYS: usize = PURGES + 2 * 16;
 
     #[test]
     fn what_no_state_holds_is_refused() {
         let bytes = state().to_snapshot().unwrap();
         let field = |field| SnapshotError::Field { field };
-        let cases: [(usize, u64, SnapshotError); 24] = [
-            (0, 2, SnapshotError::Version { found: 2 }),
-            (0, 1 << 32 | 1, field("padding")),
+        let cases: [(usize, u64, SnapshotError); 37] = [
+            (0, 1, SnapshotError::Version { found: 1 }),
+            (0, 1 << 32 | 2, field("padding")),
             (40, 0, field("next position")),
             (40, u64::MAX, field("next position")),
             (40, 17, field("hold")),
@@ -403,10 +489,11 @@ mod tests {
             (80, 3, SnapshotError::Length),
             (88, u64::MAX, SnapshotError::Length),
             (96, 1, SnapshotError::Length),
-            (104, 0, field("stream")),
-            (104 + 48, 1, field("stream")),
-            (104 + 96, 18, field("stream")),
-            (104 + 96 + 8, 12, field("next offset")),
+            (104, 3, SnapshotError::Length),
+            (STREAMS, 0, field("stream")),
+            (STREAMS + 48, 1, field("stream")),
+            (STREAMS + 96, 18, field("stream")),
+            (STREAMS + 96 + 8, 12, field("next offset")),
             (HOLDS, 17, field("hold")),
             (HOLDS, 0, field("hold")),
             (HOLDS + 8, 6, field("hold")),
@@ -415,6 +502,18 @@ mod tests {
             (PURGES, 7, field("purge")),
             (PURGES + 8, 18, field("purge")),
             (PURGES + 24, 2, field("purge")),
+            (KEYS + 32, u64::MAX, field("key")),
+            (KEYS + 32, 2, field("key")),
+            (KEYS + 40, 0, field("key")),
+            (KEYS + 40, u64::MAX, field("key")),
+            (KEYS + 48, 1, field("key")),
+            (KEYS + 48, u64::MAX, field("key")),
+            (KEYS + 56, 6, field("key")),
+            (KEYS + 64, 2, field("key")),
+            (KEYS + 72, u64::MAX << 32, field("key")),
+            (KEYS + 72, 3, field("key")),
+            (KEYS + 80 + 40, 4, field("key")),
+            (KEYS + 80 + 40, 17, field("key")),
         ];
         for (at, value, error) in cases {
             let mut changed = bytes.clone();
@@ -426,9 +525,13 @@ mod tests {
             assert_eq!(read.unwrap_err(), error, "byte {at}");
         }
         let mut twice = bytes.clone();
-        twice.copy_within(104 + 16..104 + 48, 104 + 48 + 16);
+        twice.copy_within(STREAMS + 16..STREAMS + 48, STREAMS + 48 + 16);
         let read = State::from_snapshot(&twice);
         assert_eq!(read.unwrap_err(), field("name hash"));
+        let mut twice = bytes.clone();
+        twice.copy_within(KEYS..KEYS + 16, KEYS + 80);
+        let read = State::from_snapshot(&twice);
+        assert_eq!(read.unwrap_err(), field("key"));
         for cut in 0..bytes.len() {
             let read = State::from_snapshot(bytes.get(..cut).unwrap());
             assert_eq!(read.unwrap_err(), SnapshotError::Length, "cut at {cut}");

@@ -7,7 +7,8 @@
 //! 3. Streams, sessions and checkpoints lie before the next position, and the log is at least as
 //!    long as what it holds.
 //! 4. Holds, rules and purges are of what is in the log, and nothing was purged that was not there.
-//! 5. The mixes of the maps are those of their contents.
+//! 5. Keys of appends are in the order of the log, and no more of them than the limits say.
+//! 6. The mixes of the maps are those of their contents.
 //!
 //! The maps are for lookups: nothing that is stored or hashed depends on their order.
 
@@ -15,6 +16,7 @@ use hashbrown::HashMap;
 use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
 
 use crate::digest::{self, StateDigest};
+use crate::idempotency::Window;
 use crate::retention::Retentions;
 
 /// What the kernel knows about one tenant's log.
@@ -30,6 +32,7 @@ pub struct State {
     pub(crate) names_mix: u64,
     pub(crate) streams_mix: u64,
     pub(crate) retentions: Retentions,
+    pub(crate) window: Window,
 }
 
 /// What the kernel knows about one stream.

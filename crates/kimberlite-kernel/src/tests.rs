@@ -3,12 +3,15 @@
 mod edges;
 mod exhaustive;
 mod faults;
+mod idempotency;
 mod model;
 mod replay;
 mod retention;
 mod sequences;
 
-use kimberlite_types::{LogId, NameHash, Position, StreamId, Timestamp};
+use kimberlite_types::{
+    Idempotency, IdempotencyKeyHash, LogId, NameHash, Position, RequestHash, StreamId, Timestamp,
+};
 
 use crate::{Command, Effect, ExpectedVersion, Rejection, Sealing, State, apply_committed};
 
@@ -33,8 +36,16 @@ fn append(stream: u64, count: u32) -> Command {
         stream: stream_at(stream),
         expected: ExpectedVersion::Any,
         count,
+        idempotency: None,
         seal: None,
         time: at(0),
+    }
+}
+
+fn idempotency(key: u8, request: u8) -> Idempotency {
+    Idempotency {
+        key: IdempotencyKeyHash::new([key; 16]),
+        request: RequestHash::new([request; 16]),
     }
 }
 
@@ -53,6 +64,11 @@ fn apply(state: &mut State, command: Command) -> Result<Effect, Rejection> {
     let result = apply_committed(state, command);
     crate::check_invariants(state).unwrap();
     match &result {
+        Ok(Effect::Duplicate(slot)) => {
+            assert!(slot.end() <= next_position);
+            assert_eq!(state.next_position(), next_position);
+            assert_eq!(state.digest(), before, "{command:?}");
+        }
         Ok(effect) => {
             let slot = effect.slot();
             assert_eq!(slot.position, next_position);

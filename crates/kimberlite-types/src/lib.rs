@@ -6,6 +6,7 @@
 //! * [`Position`], [`Offset`], [`StreamId`], [`SessionId`], [`HoldId`], [`Timestamp`]: integers with a
 //!   meaning.
 //! * [`TenantName`], [`StreamName`], [`EventType`]: checked names.
+//! * [`Idempotency`]: what a retried append is recognised by.
 //! * [`RecordHeader`]: the 84 bytes of a record that are hashed into the log's history.
 //! * [`limits`]: every bound of the format, in one place.
 
@@ -17,6 +18,7 @@ extern crate alloc;
 mod digest;
 mod header;
 mod id;
+mod idempotency;
 mod kind;
 pub mod limits;
 mod name;
@@ -27,6 +29,9 @@ pub use digest::{
 };
 pub use header::{HeaderError, RECORD_HEADER_BYTES, RecordHeader};
 pub use id::{HoldId, Offset, Position, SessionId, StreamId};
+pub use idempotency::{
+    Idempotency, IdempotencyKeyHash, KEYED_APPEND_BYTES, KeyedAppend, RequestHash,
+};
 pub use kind::{RecordFlags, RecordKind, UnknownFlags};
 pub use name::{EventType, NameError, SmallName, StreamName, TenantName};
 pub use time::Timestamp;

@@ -37,6 +37,16 @@ pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + FRAME_PAYLOAD_BYTES_TARGE
 /// Events of one append.
 pub const APPEND_EVENTS_MAX: usize = 65_536;
 
+/// Records from the beginning of an append to the end of the log, while its retry is recognised.
+///
+/// In positions and not in time, so that replay forgets what the writer forgot.
+pub const IDEMPOTENCY_POSITIONS_MAX: u64 = 1_000_000;
+
+/// Appends with a key whose retries are recognised: the newest of them.
+///
+/// They are in memory, 15 MiB of a tenant that appends with keys alone.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
 /// Bytes of one commit group, which never spans segments.
 pub const GROUP_BYTES_MAX: usize = 128 << 20;
 
@@ -60,4 +70,5 @@ pub const TIME_JUMP_NS_MAX: u64 = 10 * 366 * 24 * 3600 * 1_000_000_000;
 
 const _: () = assert!(FRAME_BYTES_MAX <= GROUP_BYTES_MAX);
 const _: () = assert!(FRAME_RECORDS_MAX <= u16::MAX as usize);
+const _: () = assert!(APPEND_EVENTS_MAX as u64 <= IDEMPOTENCY_POSITIONS_MAX);
 const _: () = assert!(GROUP_BYTES_MAX <= u32::MAX as usize);

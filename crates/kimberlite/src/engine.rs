@@ -152,6 +152,7 @@ impl Engine {
             stream,
             expected,
             count,
+            idempotency: None,
             seal: events.sealing,
             time: self.now(),
         };
@@ -265,6 +266,7 @@ impl Group {
             checkpoint_size,
             log_id,
             retention,
+            keyed: None,
         });
     }
 }

@@ -1,22 +1,24 @@
 //! Appends of events: the common case, without allocation and with one lookup.
 
 use kimberlite_types::limits::APPEND_EVENTS_MAX;
-use kimberlite_types::{StreamId, Timestamp};
+use kimberlite_types::{KeyedAppend, StreamId, Timestamp};
 
+use crate::idempotency::Known;
 use crate::{Effect, ExpectedVersion, Limit, Rejection, Sealing, Slot, State, digest};
 
 const EVENTS_MAX: u64 = APPEND_EVENTS_MAX as u64;
 
 /// What is to be appended where.
-pub(super) struct Request {
-    pub(super) stream: StreamId,
-    pub(super) expected: ExpectedVersion,
-    pub(super) count: u32,
-    pub(super) seal: Option<Sealing>,
+pub(crate) struct Request {
+    pub(crate) stream: StreamId,
+    pub(crate) expected: ExpectedVersion,
+    pub(crate) count: u32,
+    pub(crate) seal: Option<Sealing>,
 }
 
 /// Appends `count` events to a stream that is as expected.
-pub(super) fn apply(
+#[inline]
+pub(crate) fn apply(
     state: &mut State,
     request: &Request,
     time: Timestamp,
@@ -59,6 +61,43 @@ pub(super) fn apply(
         offset: Some(offset),
         ..room.slot.sealed(seal)
     }))
+}
+
+/// As [`apply`], unless it was done before: of that append `keyed` tells the key, and how many events
+/// it has when `request` is only the first part of it.
+///
+/// Apart from it, so that an append without a key costs what it always did.
+#[inline(never)]
+pub(crate) fn apply_keyed(
+    state: &mut State,
+    request: &Request,
+    keyed: &KeyedAppend,
+    time: Timestamp,
+) -> Result<Effect, Rejection> {
+    if state.log_id.is_none() {
+        return Err(Rejection::NoGenesis);
+    }
+    check_count(request.count)?;
+    // Ahead of the version: what a retry expects was there the first time, and is not now.
+    if let Some(first) = state.window.find(&keyed.idempotency)? {
+        return Ok(Effect::Duplicate(first));
+    }
+    let effect = apply(state, request, time)?;
+    let slot = effect.slot();
+    let first = Known {
+        request: keyed.idempotency.request,
+        stream: request.stream,
+        position: slot.position,
+        offset: slot.offset.expect("events have offsets"),
+        time,
+        session: slot.session,
+        count: keyed.count,
+        first_counter: slot.first_counter,
+    };
+    let is_new = state.window.put(keyed.idempotency.key, first);
+    debug_assert!(is_new, "the key was looked up above");
+    state.window.let_go_behind(state.next_position);
+    Ok(effect)
 }
 
 fn check_count(count: u32) -> Result<(), Rejection> {

@@ -36,6 +36,7 @@ fn the_last_counter_of_a_session_is_used_and_none_past_it() {
         stream: stream_at(1),
         expected: ExpectedVersion::Any,
         count,
+        idempotency: None,
         seal: Some(Sealing {
             session: SessionId::new(Position::new(2)),
             first_counter,
@@ -161,6 +162,7 @@ fn a_wrong_version_comes_before_an_ended_session() {
         stream: stream_at(1),
         expected: ExpectedVersion::Exact(Offset::ZERO),
         count: 1,
+        idempotency: None,
         seal: Some(Sealing {
             session: SessionId::new(Position::new(1)),
             first_counter: 0,
@@ -184,6 +186,7 @@ fn every_rejection_says_what_to_do() {
     let rejections = [
         wrong_version(ExpectedVersion::NoStream, Some(Offset::new(4))),
         wrong_version(ExpectedVersion::Exact(Offset::new(1)), None),
+        Rejection::KeyReused { first: position(4) },
         Rejection::UnknownStream {
             stream: stream_at(1),
         },

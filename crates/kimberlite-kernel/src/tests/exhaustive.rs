@@ -13,10 +13,12 @@ use kimberlite_types::{HoldId, Offset, SessionId};
 
 use super::model::{Model, contents};
 use super::*;
+use crate::idempotency::{Bounds, Window};
 use crate::{Retention, RetentionAct, Scope};
 
 const DEPTH: usize = 9;
 const ACTS_DEPTH: usize = 6;
+const KEYS_DEPTH: usize = 7;
 
 fn alphabet() -> Vec<Command> {
     let time = at(0);
@@ -30,6 +32,7 @@ fn alphabet() -> Vec<Command> {
         stream: stream_at(stream),
         expected,
         count: 1,
+        idempotency: None,
         seal,
         time,
     };
@@ -58,6 +61,7 @@ fn alphabet() -> Vec<Command> {
 struct Walk {
     by_digest: BTreeMap<u64, String>,
     accepted: u64,
+    repeated: u64,
     rejected: u64,
 }
 
@@ -79,12 +83,13 @@ impl Walk {
             let effect = apply(&mut state, command);
             assert_eq!(effect, model.apply(&command), "{command:?}");
             match effect {
+                // The state is unchanged, so what follows is walked elsewhere.
+                Ok(Effect::Duplicate(_)) => self.repeated += 1,
+                Err(_) => self.rejected += 1,
                 Ok(_) => {
                     self.accepted += 1;
                     self.down(&state, &model, alphabet, depth - 1);
                 }
-                // The state is unchanged, so what follows is walked elsewhere.
-                Err(_) => self.rejected += 1,
             }
         }
     }
@@ -173,4 +178,59 @@ fn every_short_sequence_of_acts_of_retention_is_decided_as_by_the_model() {
     model.apply(&event).unwrap();
     walk.down(&state, &model, &acts(), ACTS_DEPTH);
     walk.check(20_000);
+}
+
+/// Appends of one and of two events with keys, some of them retries, and what moves the log on.
+fn keyed() -> Vec<Command> {
+    let keyed = |key, request, expected, count| Command::Append {
+        stream: stream_at(1),
+        expected,
+        count,
+        idempotency: Some(idempotency(key, request)),
+        seal: None,
+        time: at(0),
+    };
+    vec![
+        keyed(1, 1, ExpectedVersion::NoStream, 1),
+        keyed(1, 2, ExpectedVersion::Any, 1),
+        keyed(2, 1, ExpectedVersion::Any, 2),
+        keyed(3, 1, ExpectedVersion::Exact(Offset::ZERO), 1),
+        Command::Append {
+            stream: stream_at(9),
+            expected: ExpectedVersion::Any,
+            count: 1,
+            idempotency: Some(idempotency(3, 1)),
+            seal: None,
+            time: at(0),
+        },
+        append(1, 1),
+        Command::Recovery { time: at(0) },
+    ]
+}
+
+#[test]
+fn every_short_sequence_of_appends_with_keys_is_decided_as_by_the_model() {
+    for bounds in [(4, 2), (3, 9), (99, 1)] {
+        let bounds = Bounds {
+            positions: bounds.0,
+            keys: bounds.1,
+        };
+        let mut walk = Walk::default();
+        let mut state = State {
+            window: Window::with_bounds(bounds),
+            ..State::new()
+        };
+        let mut model = Model::with_bounds(bounds);
+        let genesis = Command::Genesis {
+            log_id: LOG_ID,
+            time: at(0),
+        };
+        for command in [genesis, create(1, None)] {
+            apply(&mut state, command).unwrap();
+            model.apply(&command).unwrap();
+        }
+        walk.down(&state, &model, &keyed(), KEYS_DEPTH);
+        walk.check(5_000);
+        assert!(walk.repeated > 3_000, "{}", walk.repeated);
+    }
 }

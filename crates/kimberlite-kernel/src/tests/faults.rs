@@ -3,8 +3,22 @@
 use kimberlite_types::{HoldId, Offset, SessionId};
 
 use super::*;
+use crate::idempotency::Known;
 use crate::state::StreamState;
 use crate::{Retention, Scope, check_invariants};
+
+fn first(stream: u64, position: u64) -> Known {
+    Known {
+        request: RequestHash::new([0; 16]),
+        stream: stream_at(stream),
+        position: Position::new(position),
+        offset: Offset::ZERO,
+        time: at(0),
+        session: None,
+        count: 1,
+        first_counter: u32::MAX,
+    }
+}
 
 fn check(what: &str, plant: impl FnOnce(&mut State)) {
     let mut state = begun();
@@ -68,6 +82,19 @@ fn every_planted_fault_is_named() {
     check("mix of holds, rules and purges", |state| {
         state.retentions.mix += 1;
     });
+    let keyed = |state: &mut State, key, stream, position| {
+        let first = first(stream, position);
+        assert!(state.window.put(idempotency(key, 0).key, first));
+    };
+    check("appends with keys are in the log", |state| {
+        keyed(state, 1, 1, 5);
+    });
+    check("streams that exist", |state| keyed(state, 1, 4, 4));
+    check("no more keys", |state| {
+        keyed(state, 1, 1, 3);
+        state.next_position = Position::new(1_000_004);
+    });
+    check("mix of the keys", |state| state.window.mix += 1);
     check("mix of the names", |state| state.names_mix ^= 1);
     check("mix of the streams", |state| {
         state.streams.get_mut(&stream_at(1)).unwrap().next_offset = Offset::new(1);
@@ -92,6 +119,7 @@ fn every_field_is_part_of_the_digest() {
     check(|state| state.names_mix += 1);
     check(|state| state.streams_mix += 1);
     check(|state| state.retentions.mix += 1);
+    check(|state| state.window.mix += 1);
 }
 
 #[test]
@@ -130,4 +158,27 @@ fn an_entry_mixes_each_word_of_its_key_and_value() {
             assert!(mixes.insert(stream_entry(stream_at(number), StreamState { next_offset })));
         }
     }
+}
+
+#[test]
+fn an_append_with_a_key_mixes_each_field() {
+    let mut mixes = std::collections::BTreeSet::new();
+    let mut add = |key, change: fn(&mut Known)| {
+        let mut first = first(1, 3);
+        change(&mut first);
+        let entry = crate::digest::key_entry(&idempotency(key, 0).key, &first);
+        assert!(mixes.insert(entry));
+    };
+    add(1, |_| ());
+    add(2, |_| ());
+    add(1, |first| first.request = RequestHash::new([1; 16]));
+    add(1, |first| first.stream = stream_at(2));
+    add(1, |first| first.position = Position::new(4));
+    add(1, |first| first.offset = Offset::new(1));
+    add(1, |first| first.time = at(1));
+    add(1, |first| {
+        first.session = Some(SessionId::new(Position::new(2)));
+    });
+    add(1, |first| first.count = 2);
+    add(1, |first| first.first_counter = 2);
 }

@@ -5,8 +5,11 @@ use std::string::String;
 use std::vec::Vec;
 
 use kimberlite_types::limits::{APPEND_EVENTS_MAX, SESSION_SEALINGS_MAX, TIME_JUMP_NS_MAX};
-use kimberlite_types::{HoldId, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::{
+    HoldId, Idempotency, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp,
+};
 
+use crate::idempotency::Bounds;
 use crate::{
     COUNTER_NONE, Command, Effect, ExpectedVersion, Limit, Rejection, Retention, RetentionAct,
     Scope, Sealing, Slot, State,
@@ -23,15 +26,27 @@ enum Record {
     Other,
 }
 
-/// All records, each with its time.
+/// All records, each with its time, and all appends with keys.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     records: Vec<(Record, Timestamp)>,
+    keyed: Vec<(Idempotency, Slot)>,
+    bounds: Bounds,
 }
 
 impl Model {
+    pub(super) fn with_bounds(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn apply(&mut self, command: &Command) -> Result<Effect, Rejection> {
         let (record, count, seal, time) = parts(command);
+        if let Some(first) = self.repeated(command)? {
+            return Ok(Effect::Duplicate(first));
+        }
         if let Command::Genesis { .. } = command {
             if !self.records.is_empty() {
                 return Err(Rejection::GenesisTwice);
@@ -62,6 +77,13 @@ impl Model {
             slot.stream = *stream;
             slot.offset = *offset;
         }
+        if let Command::Append {
+            idempotency: Some(idempotency),
+            ..
+        } = command
+        {
+            self.keyed.push((*idempotency, slot));
+        }
         self.records.extend((0..count).map(|_| (record, time)));
         Ok(match record {
             Record::Event(_) => Effect::Append(slot),
@@ -75,6 +97,39 @@ impl Model {
             },
             _ => Effect::Recorded(slot),
         })
+    }
+
+    /// The append of which this is a retry.
+    fn repeated(&self, command: &Command) -> Result<Option<Slot>, Rejection> {
+        let Command::Append {
+            count,
+            idempotency: Some(idempotency),
+            ..
+        } = command
+        else {
+            return Ok(None);
+        };
+        if !(1..=APPEND_EVENTS_MAX).contains(&(*count as usize)) {
+            return Ok(None);
+        }
+        let known = self.known();
+        let first = known.iter().find(|(known, _)| known.key == idempotency.key);
+        match first {
+            None => Ok(None),
+            Some((first, slot)) if first.request == idempotency.request => Ok(Some(*slot)),
+            Some((_, slot)) => Err(Rejection::KeyReused {
+                first: slot.position,
+            }),
+        }
+    }
+
+    /// The appends with keys that are known still, the oldest first.
+    fn known(&self) -> Vec<(Idempotency, Slot)> {
+        let newest = self.keyed.iter().rev().take(self.bounds.keys).rev();
+        let records = self.records.len() as u64;
+        let known =
+            newest.filter(|(_, slot)| records - slot.position.get() <= self.bounds.positions);
+        known.copied().collect()
     }
 
     fn check(&self, command: &Command, count: u32) -> Result<(), Rejection> {
@@ -352,7 +407,8 @@ impl Model {
             self.purged(Scope::Tenant),
             purged,
         );
-        format!("{log_id:?} {single:?} {streams:?} {retention:?}")
+        let known = self.known();
+        format!("{log_id:?} {single:?} {streams:?} {retention:?} {known:?}")
     }
 }
 
@@ -380,8 +436,14 @@ pub(super) fn contents(state: &State) -> String {
         state.purged(Scope::Tenant),
         purged.collect::<Vec<_>>(),
     );
+    let known = (state.window.in_order())
+        .map(|(&key, first)| {
+            let request = first.request;
+            (Idempotency { key, request }, first.slot())
+        })
+        .collect::<Vec<_>>();
     format!(
-        "{:?} {single:?} {streams:?} {retention:?}",
+        "{:?} {single:?} {streams:?} {retention:?} {known:?}",
         state.log_id().copied()
     )
 }

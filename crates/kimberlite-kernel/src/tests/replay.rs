@@ -3,7 +3,7 @@
 use std::format;
 use std::vec::Vec;
 
-use kimberlite_types::{Offset, RecordKind, SessionId};
+use kimberlite_types::{KeyedAppend, Offset, RecordKind, SessionId};
 
 use super::*;
 use crate::{ReplayError, ReplayedFrame, RetentionAct, Scope, Slot};
@@ -17,6 +17,7 @@ pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
         checkpoint_size: None,
         log_id: None,
         retention: None,
+        keyed: None,
     };
     match *command {
         Command::Genesis { log_id, .. } => ReplayedFrame {
@@ -33,8 +34,11 @@ pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
             kind: RecordKind::KeySession,
             ..frame
         },
-        Command::Append { .. } => ReplayedFrame {
+        Command::Append {
+            count, idempotency, ..
+        } => ReplayedFrame {
             kind: RecordKind::Event,
+            keyed: idempotency.map(|idempotency| KeyedAppend { idempotency, count }),
             ..frame
         },
         Command::Checkpoint { size, .. } => ReplayedFrame {
@@ -69,6 +73,7 @@ pub(super) fn split(frame: &ReplayedFrame, records: u32) -> Vec<ReplayedFrame> {
                 first_counter: slot.first_counter.saturating_add(done),
                 ..slot
             },
+            keyed: frame.keyed.filter(|_| done == 0),
             ..*frame
         })
         .collect()
@@ -80,6 +85,7 @@ fn log() -> Vec<ReplayedFrame> {
         stream: stream_at(1),
         expected: ExpectedVersion::NoStream,
         count: 2,
+        idempotency: Some(idempotency(1, 1)),
         seal: Some(Sealing {
             session: SessionId::new(Position::new(2)),
             first_counter: 10,
@@ -133,6 +139,7 @@ fn check(nth: usize, field: &str, change: impl FnOnce(&mut ReplayedFrame)) {
             field: f,
             ..
         } => assert_eq!((p, f), (position, field)),
+        ReplayError::Repeated { .. } => panic!("nothing is there twice"),
         ReplayError::Rejected {
             position: p,
             rejection,
@@ -165,6 +172,14 @@ fn each_field_that_does_not_fit_is_named() {
     check(4, "count", |frame| frame.slot.count = 2);
     check(4, "stream", |frame| frame.slot.stream = Some(stream_at(1)));
     check(4, "offset", |frame| frame.slot.offset = Some(Offset::ZERO));
+    let events = "number of events of the append";
+    let keyed = |count| KeyedAppend {
+        idempotency: idempotency(1, 1),
+        count,
+    };
+    check(3, events, |frame| frame.keyed = Some(keyed(1)));
+    check(3, events, |frame| frame.keyed = Some(keyed(65_537)));
+    check(4, events, |frame| frame.keyed = Some(keyed(1)));
     check(2, "session", |frame| {
         frame.slot.session = Some(SessionId::new(Position::ZERO));
     });
@@ -187,6 +202,35 @@ fn each_field_that_does_not_fit_is_named() {
         frame.log_id = Some(LOG_ID);
     });
     check(0, "NoGenesis", |frame| frame.kind = RecordKind::Recovery);
+}
+
+#[test]
+fn a_log_does_not_hold_an_append_and_its_retry() {
+    let mut frames = log();
+    let mut retry = frames[3];
+    retry.slot.position = Position::new(6);
+    retry.slot.offset = Some(Offset::new(2));
+    frames.push(retry);
+    let (position, first) = (Position::new(6), Position::new(3));
+    assert_eq!(
+        replay_all(&frames).unwrap_err(),
+        ReplayError::Repeated { position, first }
+    );
+    let other = KeyedAppend {
+        idempotency: idempotency(1, 2),
+        count: 2,
+    };
+    frames[5].keyed = Some(other);
+    assert_eq!(
+        replay_all(&frames).unwrap_err(),
+        ReplayError::Rejected {
+            position,
+            kind: RecordKind::Event,
+            rejection: Rejection::KeyReused { first },
+        }
+    );
+    frames[5].keyed = None;
+    assert!(replay_all(&frames).is_ok());
 }
 
 #[test]
@@ -255,7 +299,7 @@ fn an_idle_watermark_changes_nothing_and_stands_at_the_next_position() {
 fn kinds_that_this_version_passes_over_take_positions_and_time() {
     let mut frames = log();
     let mut unknown = frames[3];
-    unknown.kind = RecordKind::Unknown(77);
+    (unknown.kind, unknown.keyed) = (RecordKind::Unknown(77), None);
     unknown.slot.position = Position::new(6);
     unknown.slot.time = at(9);
     frames.push(unknown);

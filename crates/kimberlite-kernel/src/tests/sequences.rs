@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::model::{Model, contents};
 use super::replay::{frame_of, split};
 use super::*;
+use crate::idempotency::{Bounds, Window};
 use crate::{Retention, RetentionAct, Scope};
 
 /// Stands for the newest session: genesis is there, so no session ever is.
@@ -38,6 +39,13 @@ fn expected() -> impl Strategy<Value = ExpectedVersion> {
 
 fn count() -> impl Strategy<Value = u32> {
     prop_oneof![8 => 0..5_u32, 1 => 65_535..65_538_u32, 1 => any::<u32>()]
+}
+
+/// Few keys, so that they come again, now and then with another request.
+fn key() -> impl Strategy<Value = Option<Idempotency>> {
+    let request = prop_oneof![4 => Just(0_u8), 1 => Just(1)];
+    let key = (0..4_u8, request).prop_map(|(key, request)| idempotency(key, request));
+    prop::option::weighted(0.5, key)
 }
 
 /// Times that mostly stand still or go on, and at times go back or jump.
@@ -78,9 +86,9 @@ fn command() -> impl Strategy<Value = Command> {
         4 => (0..5_u8, seal(), time())
             .prop_map(|(number, seal, time)| Command::CreateStream { name: name(number), seal, time }),
         2 => time().prop_map(|time| Command::OpenSession { time }),
-        16 => (position(), expected(), count(), seal(), time()).prop_map(
-            |(stream, expected, count, seal, time)| Command::Append {
-                stream: StreamId::new(stream), expected, count, seal, time,
+        16 => (position(), expected(), count(), key(), seal(), time()).prop_map(
+            |(stream, expected, count, idempotency, seal, time)| Command::Append {
+                stream: StreamId::new(stream), expected, count, idempotency, seal, time,
             }
         ),
         2 => (position(), time()).prop_map(|(size, time)| Command::Checkpoint { size, time }),
@@ -113,17 +121,20 @@ proptest! {
     fn the_kernel_decides_as_the_model_and_replay_gives_the_same_state(
         commands in prop::collection::vec(command(), 0..40),
         frame_records in 1..5_u32,
+        bounds in (1..40_u64, 1..5_usize),
     ) {
+        let bounds = Bounds { positions: bounds.0, keys: bounds.1 };
+        let empty = || State { window: Window::with_bounds(bounds), ..State::new() };
         let genesis = Command::Genesis { log_id: LOG_ID, time: at(0) };
-        let mut state = State::new();
-        let mut model = Model::default();
-        let mut replayed = State::new();
+        let mut state = empty();
+        let mut model = Model::with_bounds(bounds);
+        let mut replayed = empty();
         for command in [genesis, create(0, None)].into_iter().chain(commands) {
             let command = resolve(&state, command);
             let effect = apply(&mut state, command);
             prop_assert_eq!(&effect, &model.apply(&command));
             prop_assert_eq!(contents(&state), model.contents());
-            if let Ok(effect) = effect {
+            if let Ok(effect) = effect && !matches!(effect, Effect::Duplicate(_)) {
                 let frame = frame_of(&command, &effect);
                 // Large appends are cut less finely, to keep the test short.
                 for frame in split(&frame, frame_records.max(frame.slot.count / 8)) {
@@ -133,6 +144,11 @@ proptest! {
             }
             prop_assert_eq!(state.digest(), replayed.digest());
             prop_assert_eq!(contents(&state), contents(&replayed));
+            if let Some(bytes) = state.to_snapshot() {
+                let read = State::from_snapshot(&bytes).unwrap();
+                prop_assert_eq!(state.digest(), read.digest());
+                prop_assert_eq!(contents(&state), contents(&read));
+            }
         }
     }
 }
