@@ -1,10 +1,10 @@
 //! The fixed header of a frame: as it came, and with the checksum that the bytes ask for, so that the
-//! fields behind the checksum are reached.
+//! fields behind the checksum are reached; and the key of an append.
 
 #![no_main]
 
 use kimberlite_storage::{FRAME_HEADER_BYTES, FrameHeader, SegmentHeader};
-use kimberlite_types::{ChainHash, LogId, Position};
+use kimberlite_types::{ChainHash, KeyedAppend, LogId, Position};
 use libfuzzer_sys::fuzz_target;
 
 const SALT: [u8; 16] = *b"salt of the file";
@@ -32,6 +32,13 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(header.encode(seed, AT).as_slice(), bytes);
         assert!(header.end_position() >= header.base_position);
         assert!(header.stored_bytes() >= u64::from(header.length));
-        assert!(!header.purged || header.length == 112 + 40 * u32::from(header.count));
+        let key = if header.keyed { 40 } else { 0 };
+        assert!(!header.purged || header.length == 112 + key + 40 * u32::from(header.count));
+    }
+
+    if let Some(bytes) = data.first_chunk()
+        && let Some(append) = KeyedAppend::decode(bytes)
+    {
+        assert_eq!(append.encode(), *bytes);
     }
 });

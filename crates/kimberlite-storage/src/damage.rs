@@ -64,6 +64,9 @@ pub enum DamageKind {
     /// A table entry points outside its frame.
     #[error("a frame's table points outside the frame")]
     TableEntry,
+    /// The events of an append with an idempotency key are not those that its first frame tells of.
+    #[error("an append with an idempotency key does not have the events that its first frame says")]
+    KeyedAppend,
     /// A payload is not what was written.
     #[error("a stored payload does not match its checksum")]
     PayloadChecksum,

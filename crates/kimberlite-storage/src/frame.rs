@@ -8,9 +8,9 @@
 //! | 0..4 | magic | `KFRM` |
 //! | 4..8 | header checksum | CRC-32C of bytes 8..112, seeded by the segment's salt and the frame's byte offset |
 //! | 8..12 | length | `u32`, bytes of header, table and payloads, without the padding |
-//! | 12..16 | table checksum | CRC-32C of the table, seeded likewise; 0 for a watermark, which has none |
+//! | 12..16 | table checksum | CRC-32C of the table and of what stands between it and the payloads, seeded likewise; 0 for a watermark, which has none |
 //! | 16 | kind | of all its records; 0 for a watermark, which has none |
-//! | 17 | flags | bits 0 and 1 as in a record header, bit 2 purged, bit 3 more frames follow in this commit group |
+//! | 17 | flags | bits 0 and 1 as in a record header, bit 2 purged, bit 3 more frames follow in this commit group, bit 4 keyed |
 //! | 18..20 | count | `u16`, records |
 //! | 20..24 | first counter | `u32`, the first record's number in its key session, all ones for none |
 //! | 24..32 | base position | `u64`, position of the first record |
@@ -26,6 +26,11 @@
 //! from the first payload byte, and the CRC-32C of that payload. So one record is found and checked
 //! without its neighbours, and the seeds make a frame of another file, another place or inside a
 //! payload never pass for one of this segment.
+//!
+//! A *keyed* frame has 40 bytes more between its table and its payloads, over which the table checksum
+//! goes too: the key of the append that begins with it, and how many events that has
+//! ([`KeyedAppend`](kimberlite_types::KeyedAppend)). Further frames of the append follow in the same group, without a key. Only
+//! events are keyed.
 //!
 //! A *purged* frame, which only a segment that was written anew holds, has the 32-byte SHA-256 digest
 //! of each payload in place of the payload. Its table says where the payloads ended, so that their
@@ -45,8 +50,8 @@ pub use view::{Content, FrameView, PurgedPayload, StoredRecord};
 use std::ops::Range;
 
 use kimberlite_types::{
-    ChainHash, LogId, Offset, Position, RecordFlags, RecordKind, SessionId, StreamId, Timestamp,
-    limits,
+    ChainHash, KEYED_APPEND_BYTES, LogId, Offset, Position, RecordFlags, RecordKind, SessionId,
+    StreamId, Timestamp, limits,
 };
 
 use crate::segment::SegmentSeed;
@@ -67,12 +72,15 @@ pub(crate) const FRAME_MAGIC: [u8; 4] = *b"KFRM";
 
 const FLAG_PURGED: u8 = 4;
 const FLAG_MORE: u8 = 8;
-const FLAGS_KNOWN: u8 = 15;
+const FLAG_KEYED: u8 = 16;
+const FLAGS_FRAME: u8 = FLAG_PURGED | FLAG_MORE | FLAG_KEYED;
+const FLAGS_KNOWN: u8 = 31;
 const WATERMARK_KIND: u8 = 0;
 const COUNTER_NONE: u32 = u32::MAX;
 const OFFSET_NONE: u64 = u64::MAX;
 
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(KEYED_APPEND_BYTES.is_multiple_of(FRAME_ALIGN));
 
 /// What the fixed header of a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +97,8 @@ pub struct FrameHeader {
     pub purged: bool,
     /// Further frames of the same commit group follow.
     pub more: bool,
+    /// It begins an append that carried an idempotency key.
+    pub keyed: bool,
     /// Records.
     pub count: u16,
     /// The first record's number in its key session.
@@ -155,10 +165,11 @@ impl FrameHeader {
             length,
             table_checksum,
             kind: (kind != WATERMARK_KIND).then(|| RecordKind::from_byte(kind)),
-            flags: RecordFlags::try_from(flags & !(FLAG_PURGED | FLAG_MORE))
+            flags: RecordFlags::try_from(flags & !FLAGS_FRAME)
                 .map_err(|_| FrameError::Field { field: "flags" })?,
             purged: flags & FLAG_PURGED != 0,
             more: flags & FLAG_MORE != 0,
+            keyed: flags & FLAG_KEYED != 0,
             count: u16::from_le_bytes(reader.take()),
             first_counter: u32::from_le_bytes(reader.take()),
             base_position: Position::new(u64::from_le_bytes(reader.take())),
@@ -188,6 +199,9 @@ impl FrameHeader {
         let length = usize::try_from(self.length).map_err(|_| FrameError::Short)?;
         if length < self.payloads_at() || length > limits::FRAME_BYTES_MAX {
             return fail("length");
+        }
+        if self.keyed && self.kind != Some(RecordKind::Event) {
+            return fail("flags");
         }
         if self.purged {
             if self.kind != Some(RecordKind::Event) {
@@ -228,6 +242,7 @@ impl FrameHeader {
         let mut flags = self.flags.to_byte();
         flags |= if self.purged { FLAG_PURGED } else { 0 };
         flags |= if self.more { FLAG_MORE } else { 0 };
+        flags |= if self.keyed { FLAG_KEYED } else { 0 };
         let counter = if self.session.is_some() {
             self.first_counter
         } else {
@@ -284,9 +299,14 @@ impl FrameHeader {
         u64::try_from(bytes).expect("a frame of digests is small")
     }
 
-    /// Returns where in the frame the table begins and the payloads begin.
+    /// Returns where in the frame the payloads begin.
     pub(crate) fn payloads_at(&self) -> usize {
-        payloads_at(usize::from(self.count))
+        payloads_at(usize::from(self.count), self.keyed)
+    }
+
+    /// Returns where in the frame stands what its table checksum is of.
+    pub(crate) fn table(&self) -> Range<usize> {
+        FRAME_HEADER_BYTES..self.payloads_at()
     }
 }
 
@@ -295,8 +315,7 @@ impl FrameHeader {
     /// before its own, if there is one, and its own.
     pub(crate) fn entries_of(&self, index: usize) -> Range<usize> {
         debug_assert!(index < usize::from(self.count));
-        // The entry of a record stands where the payloads of as many records would begin.
-        payloads_at(index.saturating_sub(1))..payloads_at(index + 1)
+        entry_at(index.saturating_sub(1))..entry_at(index + 1)
     }
 
     /// Returns where in the frame stands what is stored of record `index`, by its
@@ -338,6 +357,7 @@ pub(crate) struct FrameStep {
     pub(crate) count: u16,
     /// What the frame says to be durable before it.
     pub(crate) durable: u64,
+    keyed: bool,
     length: u32,
 }
 
@@ -350,17 +370,19 @@ impl FrameStep {
             return None;
         }
         let [_checksum, length, _table_checksum] = [(); 3].map(|()| reader.take());
-        let [_kind, _flags] = reader.take();
+        let [_kind, flags] = reader.take();
+        let keyed = flags & FLAG_KEYED != 0;
         let count = u16::from_le_bytes(reader.take());
         let _counter: [u8; 4] = reader.take();
         let length = u32::from_le_bytes(length);
-        let long_enough = usize::try_from(length).ok()? >= payloads_at(usize::from(count));
+        let long_enough = usize::try_from(length).ok()? >= payloads_at(usize::from(count), keyed);
         let base = u64::from_le_bytes(reader.take());
         let [_stream, _offset, _time, _session]: [[u8; 8]; 4] = [(); 4].map(|()| reader.take());
         long_enough.then(|| Self {
             base,
             count,
             durable: u64::from_le_bytes(reader.take()),
+            keyed,
             length,
         })
     }
@@ -378,11 +400,12 @@ impl FrameStep {
         let start = match index.checked_sub(1) {
             None => 0,
             Some(before) => {
-                let entry = bytes.get(payloads_at(before)..)?.first_chunk()?;
+                let entry = bytes.get(entry_at(before)..)?.first_chunk()?;
                 TableEntry::decode(*entry).payload_end
             }
         };
-        payloads_at(usize::from(self.count)).checked_add(usize::try_from(start).ok()?)
+        let payloads_at = payloads_at(usize::from(self.count), self.keyed);
+        payloads_at.checked_add(usize::try_from(start).ok()?)
     }
 }
 
@@ -397,9 +420,15 @@ pub(crate) struct StoredPiece {
     pub(crate) payload_bytes: u32,
 }
 
-/// Returns where in a frame of `count` records the payloads begin: behind its header and table.
-pub(crate) const fn payloads_at(count: usize) -> usize {
-    FRAME_HEADER_BYTES + count * TABLE_ENTRY_BYTES
+/// Returns where in a frame of `count` records the payloads begin: behind header and table, and the key
+/// of a keyed one.
+pub(crate) const fn payloads_at(count: usize, keyed: bool) -> usize {
+    entry_at(count) + if keyed { KEYED_APPEND_BYTES } else { 0 }
+}
+
+/// Returns where in a frame the table entry of record `index` begins.
+const fn entry_at(index: usize) -> usize {
+    FRAME_HEADER_BYTES + index * TABLE_ENTRY_BYTES
 }
 
 fn offset_from_stored(value: u64) -> Option<Offset> {
@@ -488,6 +517,7 @@ mod tests {
             flags: RecordFlags::PLAIN,
             purged: true,
             more: false,
+            keyed: false,
             count,
             first_counter: COUNTER_NONE,
             base_position: Position::new(7),
@@ -518,12 +548,27 @@ mod tests {
             check(FrameHeader { length, ..header }, Err("length"));
             let length = header.length - 32;
             check(FrameHeader { length, ..header }, Err("length"));
+            let keyed = FrameHeader {
+                keyed: true,
+                length: header.length + 40,
+                ..header
+            };
+            check(keyed, Ok(()));
+            let length = header.length;
+            check(FrameHeader { length, ..keyed }, Err("length"));
         }
         let administrative = FrameHeader {
             kind: Some(RecordKind::StreamCreated),
             ..purged(1)
         };
         check(administrative, Err("flags"));
+        let keyed = FrameHeader {
+            purged: false,
+            keyed: true,
+            length: administrative.length + 40,
+            ..administrative
+        };
+        check(keyed, Err("flags"));
     }
 
     #[test]

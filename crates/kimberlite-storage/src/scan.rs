@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use kimberlite_types::Position;
+use kimberlite_types::{Position, RecordKind};
 
 use crate::damage::DamageKind;
 use crate::frame::{
@@ -101,7 +101,14 @@ impl Window<'_> {
             position = end;
             frames.push(frame);
             if !more {
-                return Found::Group(frames);
+                return match cut_append(&frames) {
+                    None => Found::Group(frames),
+                    Some(frame) => {
+                        let position = frame.header().base_position;
+                        let kind = DamageKind::KeyedAppend;
+                        Found::Bad(self.bad_header(frame.at(), position, kind))
+                    }
+                };
             }
         }
     }
@@ -216,6 +223,28 @@ impl Window<'_> {
         }
         false
     }
+}
+
+/// Returns the first frame of an append with a key that does not go on in the frames behind it as it
+/// says: in events of the same stream, without a key.
+fn cut_append(frames: &[FrameView]) -> Option<&FrameView> {
+    let keyed = frames.iter().enumerate();
+    let mut keyed = keyed.filter_map(|(index, frame)| Some((index, frame, frame.keyed()?)));
+    let cut = keyed.find(|(index, first, append)| {
+        let stream = first.header().stream;
+        let mut events = u32::from(first.header().count);
+        for frame in frames.get(index + 1..).unwrap_or_default() {
+            let header = frame.header();
+            let goes_on =
+                header.kind == Some(RecordKind::Event) && header.stream == stream && !header.keyed;
+            if events >= append.count || !goes_on {
+                break;
+            }
+            events += u32::from(header.count);
+        }
+        events != append.count
+    });
+    cut.map(|(_, first, _)| first)
 }
 
 fn check_payload(frame: &FrameView, index: usize) -> Result<(), BadGroup> {

@@ -13,6 +13,8 @@ const SEGMENT_MAGIC: &[u8] = b"KIMBSEG1";
 const KEY_SESSION: u8 = 3;
 /// Of the flags of a frame.
 const PURGED: u8 = 4;
+const KEYED: u8 = 16;
+const KEYED_APPEND_BYTES: usize = 40;
 /// Where the commitment to the key stands in the payload of a key-session record.
 const KEY_COMMITMENT_AT: usize = 56;
 
@@ -107,7 +109,12 @@ impl Entries {
             // Digests stand there, and seal nothing.
             return;
         }
-        let payloads = &frame[FRAME_HEADER_BYTES + TABLE_ENTRY_BYTES * count..];
+        let key = if frame[17] & KEYED == 0 {
+            0
+        } else {
+            KEYED_APPEND_BYTES
+        };
+        let payloads = &frame[FRAME_HEADER_BYTES + TABLE_ENTRY_BYTES * count + key..];
         let mut start = 0;
         for (index, nth) in (0..count).zip(0..) {
             let end = usize_at(frame, FRAME_HEADER_BYTES + TABLE_ENTRY_BYTES * index);

@@ -112,7 +112,7 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
         checkpoint_size: None,
         log_id: None,
         retention: None,
-        keyed: None,
+        keyed: frame.keyed(),
     };
     let payload = || {
         let record = frame.record(position);

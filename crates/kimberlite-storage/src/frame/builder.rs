@@ -5,8 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use kimberlite_crypto::{leaf_hashes, payload_digests};
 use kimberlite_types::{
-    ChainHash, LeafHash, LogId, Offset, PayloadDigest, Position, RecordFlags, RecordHeader,
-    RecordKind, SessionId, StreamId, Timestamp, limits,
+    ChainHash, KeyedAppend, LeafHash, LogId, Offset, PayloadDigest, Position, RecordFlags,
+    RecordHeader, RecordKind, SessionId, StreamId, Timestamp, limits,
 };
 
 use super::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, TableEntry, payloads_at};
@@ -21,6 +21,7 @@ pub struct FrameBuilder {
     kind: RecordKind,
     flags: RecordFlags,
     count: u16,
+    keyed: bool,
     /// Where each payload ends, counted from the first payload byte.
     ends: Vec<u32>,
     buffer: Vec<u8>,
@@ -31,9 +32,10 @@ pub struct FrameBuilder {
 pub struct UnplacedFrame {
     kind: RecordKind,
     flags: RecordFlags,
+    keyed: bool,
     /// The digest of each payload, and how many bytes it has.
     payloads: Vec<(PayloadDigest, u32)>,
-    /// Room for the header, the table, the payloads.
+    /// Room for the header, the table, the key, the payloads.
     buffer: Vec<u8>,
 }
 
@@ -84,16 +86,33 @@ impl FrameBuilder {
             count > 0 && count <= limits::FRAME_RECORDS_MAX,
             "a frame has 1 to 1024 records"
         );
-        let payloads_at = payloads_at(count);
+        let payloads_at = payloads_at(count, false);
         let mut buffer = Vec::with_capacity(payloads_at + payload_bytes + FRAME_ALIGN);
         buffer.resize(payloads_at, 0);
         Self {
             kind,
             flags,
             count: u16::try_from(count).expect("a frame has at most 1024 records"),
+            keyed: false,
             ends: Vec::with_capacity(count),
             buffer,
         }
+    }
+
+    /// Makes it the first frame of an append that carries an idempotency key.
+    ///
+    /// # Panics
+    ///
+    /// When it is not of events, has a key already, or a record was added: the key stands before them.
+    #[must_use]
+    pub fn keyed(mut self, append: &KeyedAppend) -> Self {
+        assert!(
+            self.kind == RecordKind::Event && !self.keyed && self.ends.is_empty(),
+            "a key stands before the events"
+        );
+        self.keyed = true;
+        self.buffer.extend_from_slice(&append.encode());
+        self
     }
 
     /// Adds a record whose stored payload `write` appends to the buffer that it is given.
@@ -169,6 +188,7 @@ impl FrameBuilder {
         let Self {
             kind,
             flags,
+            keyed,
             ends,
             mut buffer,
             ..
@@ -197,13 +217,14 @@ impl FrameBuilder {
         UnplacedFrame {
             kind,
             flags,
+            keyed,
             payloads,
             buffer,
         }
     }
 
     fn payloads_at(&self) -> usize {
-        payloads_at(usize::from(self.count))
+        payloads_at(usize::from(self.count), self.keyed)
     }
 }
 
@@ -230,7 +251,7 @@ impl UnplacedFrame {
             history.position(),
             "a frame follows on the log"
         );
-        let payloads_at = payloads_at(self.payloads.len());
+        let payloads_at = payloads_at(self.payloads.len(), self.keyed);
         let table = self
             .buffer
             .get(FRAME_HEADER_BYTES..payloads_at)
@@ -242,6 +263,7 @@ impl UnplacedFrame {
             flags: self.flags,
             purged: false,
             more: site.more,
+            keyed: self.keyed,
             count: self.count(),
             first_counter: placement.first_counter,
             base_position: placement.base_position,
@@ -338,6 +360,7 @@ impl FrameHeader {
             flags: RecordFlags::PLAIN,
             purged: false,
             more: false,
+            keyed: false,
             count: 0,
             first_counter: u32::MAX,
             base_position: position,

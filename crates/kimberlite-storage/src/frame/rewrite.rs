@@ -4,10 +4,7 @@ use bytes::Bytes;
 use kimberlite_types::{Position, RecordKind};
 
 use super::view::digests_of;
-use super::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameView, PURGED_BYTES, TABLE_ENTRY_BYTES,
-    TableEntry,
-};
+use super::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameView, PURGED_BYTES, TableEntry};
 use crate::damage::{Damage, DamageKind};
 use crate::segment::SegmentSeed;
 
@@ -16,7 +13,7 @@ use crate::segment::SegmentSeed;
 pub(crate) struct RewrittenFrame {
     pub(crate) header: FrameHeader,
     pub(crate) head: [u8; FRAME_HEADER_BYTES],
-    /// Table, payloads or digests, and padding.
+    /// Table, key, payloads or digests, and padding.
     pub(crate) body: Bytes,
 }
 
@@ -33,12 +30,10 @@ impl RewrittenFrame {
 impl FrameView {
     /// Returns the frame as it is, for byte `at` of a segment with this seed.
     pub(crate) fn moved(&self, seed: SegmentSeed, at: u64) -> RewrittenFrame {
-        let body = self.body();
-        let table = usize::from(self.header().count) * TABLE_ENTRY_BYTES;
-        let table = body.get(..table).unwrap_or_default();
+        let (body, table) = (self.body(), self.table());
         let header = FrameHeader {
             table_checksum: match self.header().kind {
-                Some(_) => seed.checksum(at, table),
+                Some(_) => seed.checksum(at, &table),
                 // A watermark has no table.
                 None => self.header().table_checksum,
             },
@@ -80,6 +75,10 @@ impl FrameView {
             digests.extend_from_slice(digest.as_bytes());
         }
         debug_assert_eq!(digests.len(), records.len() * PURGED_BYTES);
+        // What a retry is recognised by outlives what it asks for.
+        let entries = table.len();
+        let key = self.table().slice(entries..);
+        table.extend_from_slice(&key);
         let table_checksum = seed.checksum(at, &table);
         let mut body = table;
         body.append(&mut digests);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use kimberlite_crypto::{chain_next, payload_digests};
-use kimberlite_types::{ChainHash, LeafHash, PayloadDigest, Position};
+use kimberlite_types::{ChainHash, KeyedAppend, LeafHash, PayloadDigest, Position};
 
 use super::{FRAME_HEADER_BYTES, FrameHeader, StoredPiece};
 use crate::damage::{Damage, DamageKind};
@@ -206,6 +206,31 @@ impl FrameView {
         self.header.stored_piece(index, entries)
     }
 
+    /// Returns the table with the key behind it, for a frame whose shape was checked.
+    pub(super) fn table(&self) -> Bytes {
+        self.bytes.slice(self.header.table())
+    }
+
+    /// Returns the append that begins with this frame, if it carried an idempotency key.
+    pub fn keyed(&self) -> Option<KeyedAppend> {
+        if !self.header.keyed {
+            return None;
+        }
+        let table = self.bytes.get(self.header.table())?;
+        KeyedAppend::decode(table.last_chunk()?)
+    }
+
+    /// Whether the key that it carries, if it does, is that of an append of which these events can be
+    /// a part.
+    fn is_key_sound(&self) -> bool {
+        let header = &self.header;
+        !header.keyed
+            || self.keyed().is_some_and(|append| {
+                let count = u32::from(header.count);
+                append.count == count || (append.count > count && header.more)
+            })
+    }
+
     /// Returns all of its bytes behind the header.
     pub(super) fn body(&self) -> Bytes {
         self.bytes.slice(FRAME_HEADER_BYTES..)
@@ -223,9 +248,7 @@ impl FrameView {
                 Err(DamageKind::TableEntry)
             };
         }
-        let table = self
-            .bytes
-            .get(FRAME_HEADER_BYTES..self.header.payloads_at());
+        let table = self.bytes.get(self.header.table());
         let table = table.ok_or(DamageKind::TableChecksum)?;
         if seed.checksum(self.at, table) != self.header.table_checksum {
             return Err(DamageKind::TableChecksum);
@@ -235,6 +258,9 @@ impl FrameView {
             .is_some_and(|piece| piece.range.end == length);
         if !ends_with_frame {
             return Err(DamageKind::TableEntry);
+        }
+        if !self.is_key_sound() {
+            return Err(DamageKind::KeyedAppend);
         }
         let padding = self.bytes.get(length..).ok_or(DamageKind::Padding)?;
         if padding.iter().any(|&byte| byte != 0) {

@@ -2,7 +2,8 @@
 """Works out the bytes of the log that tests/it/golden.rs writes, from docs alone.
 
 Standard library only. Run in this directory: it writes first_segment.hex, second_segment.hex, and
-purged_segment.hex, which is the first one written anew without the payloads of its events.
+purged_segment.hex, which is the first one written anew without the payloads of its events. Of another log it
+writes keyed_segment.hex, and keyed_purged_segment.hex, which is likewise.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ ONES8 = 2**64 - 1
 ONES4 = 2**32 - 1
 TIME = 1_700_000_000_000_000_000
 LOG_ID = bytes(range(32))
-PLAIN, COMMITTED, PURGED, MORE = 0, 3, 4, 8
+PLAIN, COMMITTED, PURGED, MORE, KEYED = 0, 3, 4, 8, 16
 GENESIS, KEY_SESSION, EVENT = 1, 3, 4
 
 TABLE = []
@@ -45,7 +46,7 @@ class Log:
         checked = checked.ljust(4096 - 12, b"\0")
         self.bytes = b"KIMBSEG1" + struct.pack("<I", crc32c(checked)) + checked
 
-    def frame(self, kind, flags, payloads, durable, sealed=False):
+    def frame(self, kind, flags, payloads, durable, sealed=False, key=b""):
         at = len(self.bytes)
         self.time = TIME + self.position if payloads else self.time
         stream, offset, session, counter = ONES8, ONES8, ONES8, ONES4
@@ -57,6 +58,8 @@ class Log:
             stored = sha256(payload) if flags & PURGED else payload
             table += struct.pack("<II", end, crc32c(stored))
             stored_payloads += stored
+        table += key
+        flags |= KEYED if key else 0
         body = table + stored_payloads
         seed = self.salt + struct.pack("<Q", at)
         fields = struct.pack(
@@ -121,3 +124,21 @@ log.write("second_segment.hex")
 log = Log()
 first_segment(log, 2, 8192, PURGED)
 log.write("purged_segment.hex")
+
+
+def keyed_segment(log, number, size, purged):
+    log.segment(number, size)
+    log.frame(GENESIS, PLAIN, [b"the genesis payload"], 0)
+    key = bytes(range(16)) + bytes(range(16, 32)) + struct.pack("<II", 3, 0)
+    log.frame(EVENT, COMMITTED | MORE | purged, [b"one", b"two"], 1, sealed=True, key=key)
+    log.frame(EVENT, COMMITTED | purged, [b"three"], 1, sealed=True)
+    log.frame(0, PLAIN, [], 4)
+
+
+log = Log()
+keyed_segment(log, 0, 256 << 10, 0)
+log.write("keyed_segment.hex")
+
+log = Log()
+keyed_segment(log, 2, 8192, PURGED)
+log.write("keyed_purged_segment.hex")

@@ -14,7 +14,8 @@ use kimberlite_storage::{
 };
 use kimberlite_testkit::SimulatedDisk;
 use kimberlite_types::{
-    LogId, Offset, Position, RecordFlags, RecordKind, SessionId, StreamId, Timestamp,
+    Idempotency, IdempotencyKeyHash, KeyedAppend, LogId, Offset, Position, RecordFlags, RecordKind,
+    RequestHash, SessionId, StreamId, Timestamp,
 };
 
 use crate::rig::{dir, dyn_disk, segment, verify_all};
@@ -22,6 +23,8 @@ use crate::rig::{dir, dyn_disk, segment, verify_all};
 const FIRST: &str = include_str!("../golden/first_segment.hex");
 /// The first segment, written anew with the digests of its events in place of their payloads.
 const PURGED: &str = include_str!("../golden/purged_segment.hex");
+const KEYED: &str = include_str!("../golden/keyed_segment.hex");
+const KEYED_PURGED: &str = include_str!("../golden/keyed_purged_segment.hex");
 const SECOND: &str = include_str!("../golden/second_segment.hex");
 
 /// The same salt for every segment, and the number of the segment in its first byte.
@@ -206,4 +209,78 @@ fn a_purge_writes_the_bytes_that_are_written_down() {
     let found = hex(&disk.contents(segment(0)));
     assert!(found == PURGED, "the segment is now:\n{found}");
     assert_eq!(disk.contents(segment(0)).len(), 8192);
+}
+
+fn key() -> KeyedAppend {
+    KeyedAppend {
+        idempotency: Idempotency {
+            key: IdempotencyKeyHash::new(std::array::from_fn(|at| u8::try_from(at).unwrap())),
+            request: RequestHash::new(std::array::from_fn(|at| u8::try_from(at + 16).unwrap())),
+        },
+        count: 3,
+    }
+}
+
+/// Genesis, and an append of two frames with an idempotency key; a watermark.
+fn write_keyed_log() -> SimulatedDisk {
+    let simulated = SimulatedDisk::new(1);
+    let disk = dyn_disk(&simulated);
+    let options = LogOptions::new(Arc::new(Counted(0.into())), Background::inline());
+    let log_id = LogId::new(std::array::from_fn(|index| u8::try_from(index).unwrap()));
+    let genesis = frame(
+        RecordKind::Genesis,
+        RecordFlags::PLAIN,
+        &[b"the genesis payload"],
+    );
+    create_log(
+        &disk,
+        dir(),
+        &options,
+        log_id,
+        (genesis, placement(0, false)),
+    )
+    .unwrap();
+    let witness = Witness::default();
+    let (mut writer, _) = open_writer(&disk, dir(), options, &witness, &mut |_| Ok(())).unwrap();
+    let mut first =
+        FrameBuilder::new(RecordKind::Event, RecordFlags::COMMITTED, 2, 0).keyed(&key());
+    first.push(b"one");
+    first.push(b"two");
+    let second = frame(RecordKind::Event, RecordFlags::COMMITTED, &[b"three"]);
+    let group = vec![
+        (first.build(), placement(1, true)),
+        (second, placement(3, true)),
+    ];
+    writer.commit(group, Durability::Group).unwrap();
+    writer.write_watermark().unwrap();
+    simulated
+}
+
+#[test]
+fn an_append_with_a_key_has_the_bytes_that_are_written_down_also_when_it_is_purged() {
+    let disk = write_keyed_log();
+    let found = hex(&disk.contents(segment(0)));
+    assert!(found == KEYED, "the segment is now:\n{found}");
+    let options = LogOptions::new(Arc::new(Counted(1.into())), Background::inline());
+    let witness = Witness::default();
+    let opened = open_writer(&dyn_disk(&disk), dir(), options, &witness, &mut |_| Ok(()));
+    let (mut writer, _) = opened.unwrap();
+    writer.close_segment().unwrap();
+    let purger = writer.purger();
+    let until = Position::new(4);
+    let outcome = purger.purge(until, &|_| true, &mut |_| ()).unwrap();
+    assert_eq!((outcome.events, outcome.payload_bytes), (3, 11));
+    let found = hex(&disk.contents(segment(0)));
+    assert!(found == KEYED_PURGED, "the segment is now:\n{found}");
+    drop((purger, writer));
+    let options = LogOptions::new(Arc::new(Counted(9.into())), Background::inline());
+    let mut keys = Vec::new();
+    let mut visit = |frame: &kimberlite_storage::FrameView| {
+        keys.push(frame.keyed());
+        Ok(())
+    };
+    let opened = open_writer(&dyn_disk(&disk), dir(), options, &witness, &mut visit);
+    let (writer, _) = opened.unwrap();
+    assert_eq!(verify_all(&writer.reader(), &disk).damage, []);
+    assert_eq!(keys, [None, Some(key()), None]);
 }

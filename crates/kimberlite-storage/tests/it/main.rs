@@ -13,6 +13,7 @@ mod crashes;
 mod flips;
 mod golden;
 mod hostile;
+mod keyed;
 mod os;
 mod purges;
 mod reads;
