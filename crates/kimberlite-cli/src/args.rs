@@ -319,6 +319,9 @@ pub(crate) struct Append {
     /// The type of the event.
     #[arg(long = "type")]
     pub(crate) event_type: String,
+    /// A text of this append alone: the same append under the same key is not appended again.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
     /// The data, or - for standard input.
     pub(crate) data: String,
 }

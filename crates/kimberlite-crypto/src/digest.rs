@@ -4,11 +4,11 @@ use std::fmt;
 
 use blake3::IncrementCounter;
 use blake3::platform::Platform;
-use kimberlite_types::{LogId, NameHash, PayloadDigest};
+use kimberlite_types::{IdempotencyKeyHash, LogId, NameHash, PayloadDigest, RequestHash};
 use sha2::{Digest, Sha256};
 
-use crate::NameKey;
 use crate::sha256::{Message, hash_many};
+use crate::{NameKey, RequestKey};
 
 /// Hashes a stored payload.
 pub fn payload_digest(stored: &[u8]) -> PayloadDigest {
@@ -39,6 +39,62 @@ pub fn log_id(genesis_payload: &[u8]) -> LogId {
 /// read or guessed.
 pub fn name_hash(key: &NameKey, name: &[u8]) -> NameHash {
     NameHash::new(*blake3::keyed_hash(key.as_bytes(), name).as_bytes())
+}
+
+/// What a [`RequestKey`] hashes: the two never have one message.
+const KEY_MESSAGE: u8 = 0;
+const REQUEST_MESSAGE: u8 = 1;
+
+/// Hashes an idempotency key under the key of its tenant, so that keys are told apart without being
+/// read or guessed.
+pub fn idempotency_key_hash(key: &RequestKey, idempotency_key: &[u8; 16]) -> IdempotencyKeyHash {
+    let mut hasher = blake3::Hasher::new_keyed(key.as_bytes());
+    hasher.update(&[KEY_MESSAGE]).update(idempotency_key);
+    IdempotencyKeyHash::new(half(&hasher))
+}
+
+/// Hashes what an append asks for, field by field, under the key of its tenant.
+#[derive(Clone)]
+pub struct RequestHasher(blake3::Hasher);
+
+impl RequestHasher {
+    /// Begins a request.
+    pub fn new(key: &RequestKey) -> Self {
+        let mut hasher = blake3::Hasher::new_keyed(key.as_bytes());
+        hasher.update(&[REQUEST_MESSAGE]);
+        Self(hasher)
+    }
+
+    /// Adds a number.
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
+    /// Adds bytes, behind their number.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        let count = u64::try_from(bytes.len()).expect("memory is smaller than 2^64 bytes");
+        self.number(count).0.update(bytes);
+        self
+    }
+
+    /// Ends the request.
+    pub fn finish(&self) -> RequestHash {
+        RequestHash::new(half(&self.0))
+    }
+}
+
+impl fmt::Debug for RequestHasher {
+    // The hasher holds its key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHasher").finish_non_exhaustive()
+    }
+}
+
+/// Returns the first half of a hash.
+fn half(hasher: &blake3::Hasher) -> [u8; 16] {
+    let hash = hasher.finalize();
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
 /// BLAKE3 of something that only Kimberlite reads: a sealed segment, a snapshot, a page.
@@ -242,6 +298,41 @@ mod tests {
             internal_hash(&[0]).to_string(),
             "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"
         );
+    }
+
+    #[test]
+    fn request_hashes_depend_on_key_and_log_and_on_where_fields_end() {
+        let log = LogId::new([1; 32]);
+        let data_key = DataKey::new([7; 32]);
+        let key = data_key.request_key(&log);
+        let of = |key: &RequestKey, fields: &[&[u8]]| {
+            let mut hasher = RequestHasher::new(key);
+            for field in fields {
+                hasher.bytes(field);
+            }
+            hasher.finish()
+        };
+        let hash = of(&key, &[b"ab", b"c"]);
+        assert_eq!(hash, of(&key, &[b"ab", b"c"]));
+        let others = [
+            of(&key, &[b"a", b"bc"]),
+            of(&key, &[b"abc"]),
+            of(&key, &[b"ab", b"c", b""]),
+            of(&data_key.request_key(&LogId::new([2; 32])), &[b"ab", b"c"]),
+            of(&DataKey::new([8; 32]).request_key(&log), &[b"ab", b"c"]),
+        ];
+        assert!(others.iter().all(|other| *other != hash));
+        let one = idempotency_key_hash(&key, &[3; 16]);
+        assert_ne!(one, idempotency_key_hash(&key, &[4; 16]));
+        // What the documented message comes to, by another way.
+        let message = [[0].as_slice(), &[3; 16]].concat();
+        let whole = blake3::keyed_hash(key.as_bytes(), &message);
+        assert_eq!(one.as_bytes().as_slice(), &whole.as_bytes()[..16]);
+        let message = [b"\x01\x02\0\0\0\0\0\0\0ab\x01\0\0\0\0\0\0\0c".as_slice()].concat();
+        let whole = blake3::keyed_hash(key.as_bytes(), &message);
+        assert_eq!(hash.as_bytes().as_slice(), &whole.as_bytes()[..16]);
+        let shown = format!("{:?}", RequestHasher::new(&key));
+        assert_eq!(shown, "RequestHasher { .. }");
     }
 
     #[test]

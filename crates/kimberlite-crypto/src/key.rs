@@ -1,4 +1,4 @@
-//! Data keys, what they are called, and the name key that comes from each.
+//! Data keys, what they are called, and the keys of hashes that come from each.
 
 use std::fmt;
 
@@ -101,7 +101,20 @@ secret_key! {
     NameKey
 }
 
+secret_key! {
+    /// The key of a tenant's hashes of idempotency keys and of what they were used for.
+    RequestKey
+}
+
 impl DataKey {
+    /// Derives the key of request hashes.
+    pub fn request_key(&self, log_id: &LogId) -> RequestKey {
+        RequestKey(*expand(
+            self.as_bytes(),
+            &[b"kimberlite/v1/request", log_id.as_bytes()],
+        ))
+    }
+
     /// Derives the key of name hashes.
     pub fn name_key(&self, log_id: &LogId) -> NameKey {
         NameKey(*expand(

@@ -76,12 +76,12 @@ mod snapshot_claim;
 pub use aead::Backend;
 pub use chain::{chain_next, chain_seed};
 pub use digest::{
-    InternalHash, InternalHasher, internal_hash, internal_hash_many, log_id, name_hash,
-    payload_digest, payload_digests,
+    InternalHash, InternalHasher, RequestHasher, idempotency_key_hash, internal_hash,
+    internal_hash_many, log_id, name_hash, payload_digest, payload_digests,
 };
 pub use entropy::Entropy;
 pub use envelope::{Envelope, EnvelopeError, EnvelopeParts, EventTypeText};
-pub use key::{DataKey, KeyId, KeyVersion, NameKey};
+pub use key::{DataKey, KeyId, KeyVersion, NameKey, RequestKey};
 pub use key_wrap::{
     KeyEncryptionKey, KeyProvider, KeyProviderError, UnwrapError, WRAPPED_KEY_BYTES,
 };

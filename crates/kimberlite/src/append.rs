@@ -15,13 +15,15 @@ pub use future::{AppendFuture, DurableFuture};
 
 use std::sync::Arc;
 
-use kimberlite_kernel::{ExpectedVersion, Rejection, Slot};
+use kimberlite_kernel::{Effect, ExpectedVersion, Rejection};
 use kimberlite_storage::{Place, StorageError, SyncStage};
-use kimberlite_types::{Position, StreamId, StreamName, limits};
+use kimberlite_types::{Idempotency, Position, StreamId, StreamName, limits};
 
+use crate::engine::seal::StreamEvents;
 use crate::engine::{Engine, Group, SealedEvents};
 use crate::error::{Error, Problem};
 use crate::event::Event;
+use crate::idempotency::IdempotencyKey;
 use crate::options::SyncPolicy;
 use crate::stream::Receipt;
 use crate::tenant::TenantInner;
@@ -82,6 +84,7 @@ pub struct AppendOptions {
     expected: ExpectedVersion,
     ack: Option<Ack>,
     when_full: WhenFull,
+    key: Option<IdempotencyKey>,
 }
 
 impl AppendOptions {
@@ -93,6 +96,7 @@ impl AppendOptions {
             expected: ExpectedVersion::Any,
             ack: None,
             when_full: WhenFull::Wait,
+            key: None,
         }
     }
 
@@ -112,6 +116,21 @@ impl AppendOptions {
     /// [`DatabaseBuilder::queue_limit`](crate::DatabaseBuilder::queue_limit) lets in.
     pub const fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
+        self
+    }
+
+    /// Makes the append one that may be retried: when its key was used before for the same request, the
+    /// events are not appended again, and the receipt is the first one, whatever the stream has since got.
+    /// The same request is one to the same stream, with the same expected version, of the same events in
+    /// the same order; any other is refused ([`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused)).
+    ///
+    /// A refused append leaves its key free. A key is known, also after a crash, while there are at most
+    /// [`IDEMPOTENCY_POSITIONS_MAX`](crate::limits::IDEMPOTENCY_POSITIONS_MAX) records from the
+    /// beginning of its append to the end of the tenant's log and it is one of the
+    /// [`IDEMPOTENCY_KEYS_MAX`](crate::limits::IDEMPOTENCY_KEYS_MAX) newest; then its retry is
+    /// appended anew.
+    pub const fn idempotency_key(mut self, key: IdempotencyKey) -> Self {
+        self.key = Some(key);
         self
     }
 }
@@ -134,8 +153,19 @@ struct Request<'a> {
     name: &'a StreamName,
     expected: ExpectedVersion,
     events: &'a [Event],
+    idempotency: Option<Idempotency>,
     /// A bound of what it takes in the log.
     bytes: u64,
+}
+
+impl<'a> Request<'a> {
+    fn events_of(&self, stream: StreamId) -> StreamEvents<'a> {
+        StreamEvents {
+            stream,
+            events: self.events,
+            idempotency: self.idempotency,
+        }
+    }
 }
 
 /// What is waited for before an append is answered.
@@ -152,7 +182,7 @@ enum Answer {
 /// An append that was decided and, unless it was refused, written.
 #[derive(Debug)]
 struct Decided {
-    outcome: Result<Slot, Rejection>,
+    outcome: Result<Effect, Rejection>,
     /// Everything that the decision rests on stands before it.
     head: Position,
 }
@@ -185,12 +215,7 @@ impl TenantInner {
             None if options.when_full == WhenFull::Wait => self.queue.enter(bytes),
             None => return Err(self.overloaded()),
         };
-        let request = Request {
-            name,
-            expected: options.expected,
-            events,
-            bytes,
-        };
+        let request = self.request(name, options, events, bytes);
         let decided = self.decide(&request)?;
         let stage = self.stage()?;
         match self.answer_of(options.ack) {
@@ -233,12 +258,7 @@ impl TenantInner {
         events: &[Event],
         place: Place,
     ) -> AppendFuture {
-        let request = Request {
-            name,
-            expected: options.expected,
-            events,
-            bytes: place.bytes(),
-        };
+        let request = self.request(name, options, events, place.bytes());
         let begun = self.decide(&request).and_then(|decided| {
             self.notice();
             let stage = self.stage()?;
@@ -254,6 +274,27 @@ impl TenantInner {
             Ok(AppendFuture::answered(decided.answer(stage)))
         });
         begun.unwrap_or_else(|error| AppendFuture::answered(Err(error)))
+    }
+
+    /// Puts together what is asked for. The hash of it is computed here, on the thread that calls.
+    fn request<'a>(
+        &self,
+        name: &'a StreamName,
+        options: AppendOptions,
+        events: &'a [Event],
+        bytes: u64,
+    ) -> Request<'a> {
+        let expected = options.expected;
+        let of = |key: IdempotencyKey| {
+            key.of_request(&self.sealer.request_key, (name, expected, events))
+        };
+        Request {
+            name,
+            expected,
+            events,
+            idempotency: options.key.map(of),
+            bytes,
+        }
     }
 
     fn answer_of(&self, ack: Option<Ack>) -> Answer {
@@ -297,15 +338,17 @@ impl TenantInner {
         let stream = self.stream_id(request.name)?;
         let frame_records = self.frame_records();
         let session = session.as_deref();
-        let sealed = self
-            .sealer
-            .seal_events(session, stream, request.events, frame_records)?;
+        let of = request.events_of(stream);
+        let sealed = self.sealer.seal_events(session, of, frame_records)?;
         Some(Ready { stream, sealed })
     }
 
     fn commit_sealed(&self, request: &Request<'_>, ready: Option<Ready>) -> Result<Decided, Error> {
         let mut locked = self.writing()?;
         let engine = locked.engine()?;
+        if let Some(decided) = decided_before(engine, request)? {
+            return Ok(decided);
+        }
         engine.log.reserve(request.bytes)?;
         let mut group = Group::default();
         let decided = match ready {
@@ -345,13 +388,8 @@ impl TenantInner {
         engine: &mut Engine,
         group: &mut Group,
         request: &Request<'_>,
-    ) -> Result<Result<Slot, Rejection>, Error> {
-        let Request {
-            name,
-            expected,
-            events,
-            ..
-        } = *request;
+    ) -> Result<Result<Effect, Rejection>, Error> {
+        let Request { name, expected, .. } = *request;
         let hash = self.sealer.name_hash(name);
         let known = engine.state.stream_by_name(&hash);
         if known.is_none() && !expected.allows(None) {
@@ -369,10 +407,30 @@ impl TenantInner {
                 },
             };
             let records = self.frame_records();
-            let sealed = self.sealer.seal_events(session, stream, events, records)?;
+            let of = request.events_of(stream);
+            let sealed = self.sealer.seal_events(session, of, records)?;
             Some(engine.append(group, stream, expected, sealed))
         })
     }
+}
+
+/// Returns what was decided when the idempotency key of an append is known. Nothing is written then, so
+/// that neither a session nor a stream is made for a retry, and a full disk does not refuse it.
+fn decided_before(engine: &Engine, request: &Request<'_>) -> Result<Option<Decided>, Error> {
+    let Some(idempotency) = &request.idempotency else {
+        return Ok(None);
+    };
+    let outcome = match engine.state.first_answer(idempotency) {
+        Ok(None) => return Ok(None),
+        Ok(Some(slot)) => Ok(Effect::Duplicate(slot)),
+        Err(rejection) => Err(rejection),
+    };
+    // The kernel knows the key of an append whose write failed, too.
+    if engine.log.is_poisoned() {
+        return Err(StorageError::Poisoned.into());
+    }
+    let head = engine.log.next_position();
+    Ok(Some(Decided { outcome, head }))
 }
 
 /// Checks what can be checked without the log. Returns a bound of the bytes that the append takes.
@@ -432,6 +490,7 @@ mod tests {
             name: &name,
             expected: ExpectedVersion::Any,
             events: &events,
+            idempotency: None,
             bytes: check(&name, &events).unwrap(),
         };
         let ready = inner.seal(&request);

@@ -19,13 +19,15 @@ pub(crate) mod seal;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kimberlite_kernel::{
-    Command, ExpectedVersion, Rejection, ReplayedFrame, RetentionAct, Sealing, Slot, State,
+    Command, Effect, ExpectedVersion, Rejection, ReplayedFrame, RetentionAct, Sealing, Slot, State,
     apply_committed,
 };
 use kimberlite_storage::{
     Durability, FrameBuilder, FramePlacement, LogWriter, Settled, UnplacedFrame,
 };
-use kimberlite_types::{NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp};
+use kimberlite_types::{
+    Idempotency, NameHash, Offset, Position, RecordFlags, RecordKind, StreamId, Timestamp,
+};
 
 use crate::environment::Clock;
 use crate::error::{Error, Problem};
@@ -119,6 +121,7 @@ pub(crate) struct Engine {
 pub(crate) struct SealedEvents {
     pub(crate) frames: Vec<UnplacedFrame>,
     pub(crate) sealing: Option<Sealing>,
+    pub(crate) idempotency: Option<Idempotency>,
 }
 
 /// A commit group in the making.
@@ -135,14 +138,14 @@ impl Engine {
         self.clock.now().max(self.state.last_time())
     }
 
-    /// Asks the kernel for the place of events, and adds their frames.
+    /// Asks the kernel for the place of events, and adds their frames unless they stand there already.
     pub(crate) fn append(
         &mut self,
         group: &mut Group,
         stream: StreamId,
         expected: ExpectedVersion,
         events: SealedEvents,
-    ) -> Result<Slot, Rejection> {
+    ) -> Result<Effect, Rejection> {
         let count = events
             .frames
             .iter()
@@ -152,18 +155,22 @@ impl Engine {
             stream,
             expected,
             count,
-            idempotency: None,
+            idempotency: events.idempotency,
             seal: events.sealing,
             time: self.now(),
         };
-        let slot = *apply_committed(&mut self.state, command)?.slot();
+        let effect = apply_committed(&mut self.state, command)?;
+        if let Effect::Duplicate(_) = effect {
+            return Ok(effect);
+        }
+        let slot = effect.slot();
         let mut nth = 0;
         for frame in events.frames {
-            let part = part_of(&slot, nth, u32::from(frame.count()));
+            let part = part_of(slot, nth, u32::from(frame.count()));
             nth += part.count;
             group.add(RecordKind::Event, frame, part, None);
         }
-        Ok(slot)
+        Ok(effect)
     }
 
     /// Asks the kernel for the place of a new stream, and adds its record.
@@ -266,6 +273,7 @@ impl Group {
             checkpoint_size,
             log_id,
             retention,
+            // Readers have no use for it.
             keyed: None,
         });
     }

@@ -35,6 +35,8 @@ pub enum ErrorKind {
     RolledBack,
     /// The stream does not stand where the caller expected; read it and decide again.
     WrongVersion,
+    /// The idempotency key belongs to an append that asked for something else; take another key.
+    KeyReused,
     /// The request breaks another rule of the log, such as a limit.
     Rejected,
     /// A name or an event is not allowed.
@@ -313,6 +315,7 @@ impl Error {
             | Problem::ProjectionRuns { .. }
             | Problem::Json(_) => ErrorKind::InvalidInput,
             Problem::Rejected(Rejection::WrongVersion { .. }) => ErrorKind::WrongVersion,
+            Problem::Rejected(Rejection::KeyReused { .. }) => ErrorKind::KeyReused,
             Problem::Rejected(_) | Problem::ClockUnset => ErrorKind::Rejected,
             Problem::KeyFile { .. } => ErrorKind::KeyFile,
             Problem::WrongRootKey { .. }

@@ -310,6 +310,7 @@ fn finish(
         log_id,
         encryption: options.encryption,
         name_key: data_key.name_key(&log_id),
+        request_key: data_key.request_key(&log_id),
         salt_key: Zeroizing::new(random(options.entropy.as_ref())?),
         salts: AtomicU64::new(0),
     };

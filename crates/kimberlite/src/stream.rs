@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use kimberlite_kernel::{ExpectedVersion, Slot};
+use kimberlite_kernel::{Effect, ExpectedVersion};
 use kimberlite_types::{Offset, Position, StreamName};
 
 use crate::append::{AppendFuture, AppendOptions, WhenFull};
@@ -27,6 +27,7 @@ pub struct Receipt {
     first_offset: Offset,
     count: u32,
     is_durable: bool,
+    is_duplicate: bool,
 }
 
 impl Stream {
@@ -56,7 +57,8 @@ impl Stream {
     ///   [`ErrorKind::DiskFull`](crate::ErrorKind::DiskFull),
     ///   [`ErrorKind::Io`](crate::ErrorKind::Io): nothing was appended.
     /// * [`ErrorKind::OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown): a write or sync failed;
-    ///   reopen the database to see whether the events are there.
+    ///   reopen the database to see whether the events are there, or append again under the same
+    ///   [idempotency key](crate::IdempotencyKey).
     pub fn append(&self, expected: ExpectedVersion, events: &[Event]) -> Result<Receipt, Error> {
         self.append_with(expected, events)
     }
@@ -65,7 +67,9 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`Stream::append`] and [`Stream::try_append`].
+    /// As [`Stream::append`] and [`Stream::try_append`], and
+    /// [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused): the idempotency key belongs to another
+    /// append. Nothing was appended.
     pub fn append_with(
         &self,
         options: impl Into<AppendOptions>,
@@ -179,13 +183,21 @@ impl fmt::Debug for Stream {
 }
 
 impl Receipt {
-    pub(crate) fn new(slot: &Slot, is_durable: bool) -> Self {
+    pub(crate) fn new(effect: &Effect, is_durable: bool) -> Self {
+        let slot = effect.slot();
         Self {
             first_position: slot.position,
             first_offset: slot.offset.expect("events have offsets"),
             count: slot.count,
             is_durable,
+            is_duplicate: matches!(effect, Effect::Duplicate(_)),
         }
+    }
+
+    /// Whether the events were there already: the append was a retry, by its idempotency key, and this is
+    /// the answer that was given first, or was to be given.
+    pub fn is_duplicate(&self) -> bool {
+        self.is_duplicate
     }
 
     /// Whether the events were durable when this was given. They may not have been under

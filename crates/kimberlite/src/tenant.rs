@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use bytes::{Buf as _, Bytes};
 use kimberlite_crypto::{Envelope, Place, SessionCipher, SessionParams};
-use kimberlite_kernel::{Command, Rejection, Slot};
+use kimberlite_kernel::{Command, Rejection};
 use kimberlite_projection::Followers;
 use kimberlite_storage::{AppendQueue, Content, LogReader, OpenReport, StorageError, SyncStage};
 use kimberlite_types::{
@@ -416,7 +416,7 @@ impl TenantInner {
 
     /// Has `decide` seal and decide with the session at hand, and once more with a new one where that has
     /// not counters enough left: it says `None` then.
-    pub(crate) fn decide_sealed(
+    pub(crate) fn decide_sealed<T>(
         &self,
         engine: &mut Engine,
         group: &mut Group,
@@ -424,8 +424,8 @@ impl TenantInner {
             &mut Engine,
             &mut Group,
             Option<&ActiveSession>,
-        ) -> Option<Result<Slot, Rejection>>,
-    ) -> Result<Result<Slot, Rejection>, Error> {
+        ) -> Option<Result<T, Rejection>>,
+    ) -> Result<Result<T, Rejection>, Error> {
         let mut session = engine.session.clone();
         for attempt in 0..2 {
             if (session.is_none() && self.sealer.needs_session()) || attempt > 0 {

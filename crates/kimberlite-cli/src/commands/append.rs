@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use kimberlite::{Database, Event, ExpectedVersion};
+use kimberlite::{AppendOptions, Database, Event, IdempotencyKey};
 use serde_json::json;
 
 use crate::args::Append;
@@ -24,11 +24,21 @@ pub(crate) fn run(db: &Path, args: &Append, output: &Output) -> Result<ExitCode,
     let db = Database::open(db)?;
     let stream = db.tenant(&args.tenant)?.stream(&args.stream)?;
     let event = Event::new(args.event_type.as_str(), data);
-    let receipt = stream.append(ExpectedVersion::Any, &[event])?;
+    let mut options = AppendOptions::new();
+    if let Some(key) = &args.key {
+        options = options.idempotency_key(IdempotencyKey::from_bytes(key.as_bytes()));
+    }
+    let receipt = stream.append_with(options, &[event])?;
     let (position, offset) = (receipt.first_position().get(), receipt.first_offset().get());
+    let duplicate = receipt.is_duplicate();
+    let done = if duplicate {
+        "was there already"
+    } else {
+        "appended"
+    };
     output.line(
-        &format!("appended at position {position}, offset {offset}"),
-        &json!({"position": position, "offset": offset}),
+        &format!("{done} at position {position}, offset {offset}"),
+        &json!({"position": position, "offset": offset, "duplicate": duplicate}),
     )?;
     drop(stream);
     db.close()?;

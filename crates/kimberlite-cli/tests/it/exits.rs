@@ -74,6 +74,29 @@ fn a_database_that_is_in_use_exits_with_4_for_writers_and_is_open_to_readers() {
 }
 
 #[test]
+fn an_append_under_a_key_is_appended_once_and_another_one_under_it_exits_with_1() {
+    let shell = Shell::new();
+    let append = |data| {
+        let of = [
+            "append", "-t", "t", "-s", "s", "--type", "noted", "--key", "k", data,
+        ];
+        of.map(str::to_owned)
+    };
+    let lines = |data| shell.lines(&append(data).each_ref().map(String::as_str));
+    let first = lines("x");
+    let place = first[0].strip_prefix("appended ").unwrap();
+    assert_eq!(lines("x"), [format!("was there already {place}")]);
+    let mut told = append("x").to_vec();
+    told.push("--json".to_owned());
+    let told = shell.lines(&told.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(told[0].contains("\"duplicate\":true"), "{told:?}");
+    let other = append("y");
+    let other = shell.run(&other.each_ref().map(String::as_str));
+    fails(&other, 1, &["idempotency key"]);
+    assert_eq!(shell.lines(&["read", "-t", "t"]).len(), 1);
+}
+
+#[test]
 fn keys_that_cannot_be_used_exit_with_5() {
     let shell = Shell::new();
     shell.append("s", "x");

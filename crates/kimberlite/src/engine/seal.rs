@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kimberlite_crypto::{
-    Commit, EnvelopeParts, NameKey, Place, SessionCipher, TAG_BYTES, ToSeal, commitment_bytes,
-    name_hash, seal_overhead,
+    Commit, EnvelopeParts, NameKey, Place, RequestKey, SessionCipher, TAG_BYTES, ToSeal,
+    commitment_bytes, name_hash, seal_overhead,
 };
 use kimberlite_kernel::Sealing;
 use kimberlite_storage::{FrameBuilder, UnplacedFrame};
 use kimberlite_types::{
-    LogId, NameHash, RecordFlags, RecordKind, SessionId, StreamId, StreamName, limits,
+    Idempotency, KeyedAppend, LogId, NameHash, RecordFlags, RecordKind, SessionId, StreamId,
+    StreamName, limits,
 };
 
 use zeroize::Zeroizing;
@@ -60,11 +61,20 @@ struct Target {
     before: usize,
 }
 
+/// Events of one append to one stream.
+#[derive(Clone, Copy)]
+pub(crate) struct StreamEvents<'a> {
+    pub(crate) stream: StreamId,
+    pub(crate) events: &'a [Event],
+    pub(crate) idempotency: Option<Idempotency>,
+}
+
 /// How payloads are stored.
 pub(crate) struct Sealer {
     pub(crate) log_id: LogId,
     pub(crate) encryption: Encryption,
     pub(crate) name_key: NameKey,
+    pub(crate) request_key: RequestKey,
     /// Salts of unencrypted payloads come from this secret of the process and a counter.
     pub(crate) salt_key: Zeroizing<[u8; 32]>,
     pub(crate) salts: AtomicU64,
@@ -106,10 +116,19 @@ impl Sealer {
     pub(crate) fn seal_events(
         &self,
         session: Option<&ActiveSession>,
-        stream: StreamId,
-        events: &[Event],
+        of: StreamEvents<'_>,
         frame_records: usize,
     ) -> Option<SealedEvents> {
+        let StreamEvents {
+            stream,
+            events,
+            idempotency,
+        } = of;
+        let mut keyed = idempotency.map(|idempotency| {
+            let count =
+                u32::try_from(events.len()).expect("the caller checks the number of events");
+            KeyedAppend { idempotency, count }
+        });
         let first_counter = self.take_counters(session, events.len())?;
         let session = session.filter(|_| self.needs_session());
         let sealing = session.map(|session| Sealing {
@@ -123,6 +142,9 @@ impl Sealer {
             let (count, bytes) = self.frame_extent(rest, frame_records);
             let (part, behind) = rest.split_at(count);
             let mut frame = FrameBuilder::new(RecordKind::Event, self.flags(), count, bytes);
+            if let Some(keyed) = keyed.take() {
+                frame = frame.keyed(&keyed);
+            }
             for event in part {
                 self.lay_out(&mut frame, &[], &event.envelope());
             }
@@ -136,7 +158,11 @@ impl Sealer {
             frames.push(frame);
             rest = behind;
         }
-        Some(SealedEvents { frames, sealing })
+        Some(SealedEvents {
+            frames,
+            sealing,
+            idempotency,
+        })
     }
 
     /// Stores the record of a new stream.

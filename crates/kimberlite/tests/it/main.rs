@@ -15,6 +15,7 @@ mod full;
 mod futures;
 mod gate;
 mod group_commit;
+mod idempotency;
 mod keys;
 mod opening;
 mod projections;
