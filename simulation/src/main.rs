@@ -153,6 +153,8 @@ fn tell(options: &Options, total: &Total, took: Duration) {
             "told": counts.told,
             "sealings": counts.sealings,
             "purged": counts.purged,
+            "duplicates": counts.duplicates,
+            "retried": counts.retried,
             "backups": counts.backups,
             "restores": counts.restores,
         });
@@ -162,7 +164,7 @@ fn tell(options: &Options, total: &Total, took: Duration) {
     println!(
         "{histories} histories in {} s: {} operations, {} acknowledged events, {} openings, {} \
          crashes, {} errors, {} torn ends, {} of {} spoiled copies told, {} \
-         sealings, {} events purged, {} backups, {} restores",
+         sealings, {} events purged, {} retries told and {} appended, {} backups, {} restores",
         took.as_secs(),
         counts.operations,
         counts.events,
@@ -174,6 +176,8 @@ fn tell(options: &Options, total: &Total, took: Duration) {
         counts.spoiled,
         counts.sealings,
         counts.purged,
+        counts.duplicates,
+        counts.retried,
         counts.backups,
         counts.restores
     );

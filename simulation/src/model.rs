@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kimberlite::Event;
+use kimberlite::{Event, IdempotencyKey};
 
 /// What is known of an append. In a tenant's list they come in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +32,7 @@ pub(crate) struct Append {
     /// None while nothing was told about it.
     pub(crate) place: Option<Place>,
     pub(crate) standing: Standing,
+    pub(crate) key: Option<IdempotencyKey>,
     pub(crate) purged: Purged,
 }
 

@@ -5,6 +5,7 @@ mod early;
 mod keep;
 mod read;
 mod retain;
+mod retry;
 
 pub(crate) use append::STREAMS;
 
@@ -21,6 +22,8 @@ pub(crate) enum Operation {
     Await,
     /// With a version that the stream does not have.
     AppendElsewhere,
+    /// Again, under the same key.
+    Retry,
     /// Nothing, or under a name that is not allowed.
     AppendInvalid,
     ReadAll,
@@ -42,11 +45,12 @@ pub(crate) enum Operation {
 }
 
 /// How often each is done, beside the others.
-const WEIGHTS: [(Operation, u64); 21] = [
+const WEIGHTS: [(Operation, u64); 22] = [
     (Operation::OpenTenant, 6),
     (Operation::Append, 40),
     (Operation::Await, 4),
     (Operation::AppendElsewhere, 5),
+    (Operation::Retry, 6),
     (Operation::AppendInvalid, 1),
     (Operation::ReadAll, 3),
     (Operation::ReadStream, 6),
@@ -111,6 +115,7 @@ fn perform_on_one(world: &mut World, life: &mut Life, operation: Operation) -> C
         Operation::Append => append::append(world, life, on),
         Operation::Await => early::wait(world, life, on),
         Operation::AppendElsewhere => append::elsewhere(world, life, on),
+        Operation::Retry => retry::retry(world, life, on),
         Operation::AppendInvalid => append::invalid(world, on),
         Operation::ReadAll => check::visible(world, tenant, name),
         Operation::ReadStream => read::stream(world, on),

@@ -29,6 +29,10 @@ pub struct Counts {
     pub sealings: u64,
     /// Events that were purged.
     pub purged: u64,
+    /// Retries that were told where their events stood already.
+    pub duplicates: u64,
+    /// Retries that were appended, since what was asked for first was gone.
+    pub retried: u64,
     /// Backups that were made.
     pub backups: u64,
     /// Backups that were restored.
@@ -49,6 +53,8 @@ impl AddAssign for Counts {
         self.told += other.told;
         self.sealings += other.sealings;
         self.purged += other.purged;
+        self.duplicates += other.duplicates;
+        self.retried += other.retried;
         self.backups += other.backups;
         self.restores += other.restores;
     }

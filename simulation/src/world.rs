@@ -5,7 +5,8 @@ use std::error::Error as _;
 use std::sync::Arc;
 
 use kimberlite::{
-    AppendFuture, Database, DatabaseBuilder, Encryption, Error, ErrorKind, SyncPolicy, WriteMode,
+    AppendFuture, Database, DatabaseBuilder, Encryption, Error, ErrorKind, Event, ExpectedVersion,
+    IdempotencyKey, SyncPolicy, WriteMode,
 };
 use kimberlite_testkit::{Lie, NonceLedger, Rng, SimulatedDisk};
 
@@ -29,6 +30,8 @@ pub enum Canary {
     RepeatedEntropy,
     /// Answers before the sync are taken for promises that last.
     EarlyAsDurable,
+    /// Who retries forgets the key.
+    RetryWithoutKey,
 }
 
 /// A copy of the directory, and what must be in it.
@@ -44,6 +47,16 @@ pub(crate) struct DirectoryCopy {
 pub(crate) struct Backup {
     pub(crate) is_done: bool,
     pub(crate) tenants: BTreeMap<&'static str, TenantModel>,
+}
+
+/// An append with a key, whatever it came to: whoever asked for it may ask again.
+#[derive(Clone, Debug)]
+pub(crate) struct Retry {
+    pub(crate) name: &'static str,
+    pub(crate) stream: &'static str,
+    pub(crate) expected: ExpectedVersion,
+    pub(crate) events: Vec<Event>,
+    pub(crate) key: IdempotencyKey,
 }
 
 #[derive(Debug)]
@@ -67,6 +80,8 @@ pub(crate) struct World {
     pub(crate) write_mode: WriteMode,
     /// Makes every event another one.
     pub(crate) numbered: u64,
+    /// Appends with keys, of all lives.
+    pub(crate) retries: Vec<Retry>,
     pub(crate) canary: Option<Canary>,
 }
 
@@ -124,6 +139,7 @@ impl World {
             large,
             write_mode,
             numbered: 0,
+            retries: Vec::new(),
             canary,
         }
     }

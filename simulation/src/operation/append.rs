@@ -3,7 +3,7 @@
 
 use kimberlite::{Ack, AppendOptions, Error, ErrorKind, Event, ExpectedVersion, Offset, Receipt};
 
-use super::On;
+use super::{On, retry};
 use crate::model::{Append, Place, Purged, Standing};
 use crate::world::{Checked, Life, World, told};
 
@@ -21,7 +21,8 @@ pub(super) fn append(world: &mut World, life: &Life, on: On<'_>) -> Checked {
     };
     let handle = on.tenant.stream(stream);
     let handle = handle.map_err(|error| format!("a stream without a handle: {}", told(&error)))?;
-    let came = handle.append(expected, &events);
+    let key = retry::draw_key(world, on.name, stream, (expected, &events));
+    let came = handle.append_with(retry::options(expected, key), &events);
     let bytes = events.iter().map(|it| it.data().len()).sum::<usize>();
     let what = format!(
         "append {} events, {bytes} bytes to {}/{stream}",
@@ -62,6 +63,7 @@ pub(super) fn append(world: &mut World, life: &Life, on: On<'_>) -> Checked {
                 events,
                 place: Some(place),
                 standing,
+                key,
                 purged: Purged::default(),
             });
             world.trace.counts.events += count;
@@ -72,6 +74,7 @@ pub(super) fn append(world: &mut World, life: &Life, on: On<'_>) -> Checked {
             events,
             place: None,
             standing: Standing::Unknown,
+            key,
             purged: Purged::default(),
         }),
     }

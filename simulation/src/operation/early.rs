@@ -3,10 +3,10 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use kimberlite::{Ack, AppendOptions, ExpectedVersion, Receipt};
+use kimberlite::{Ack, ExpectedVersion, Receipt};
 
-use super::On;
 use super::append::{Came, acknowledged, draw_events, draw_stream, exact};
+use super::{On, retry};
 use crate::model::{Append, Place, Purged, Standing};
 use crate::world::{Checked, Life, Pending, World, told};
 
@@ -19,7 +19,8 @@ pub(super) fn append(world: &mut World, life: &mut Life, on: On<'_>) -> Checked 
         0 => exact(offset),
         _ => ExpectedVersion::Any,
     };
-    let options = AppendOptions::new().expected(expected);
+    let key = retry::draw_key(world, on.name, stream, (expected, &events));
+    let options = retry::options(expected, key);
     let handle = on.tenant.stream(stream);
     let handle = handle.map_err(|error| format!("a stream without a handle: {}", told(&error)))?;
     let count = events.len() as u64;
@@ -29,6 +30,7 @@ pub(super) fn append(world: &mut World, life: &mut Life, on: On<'_>) -> Checked 
         events,
         place: None,
         standing: Standing::Early,
+        key,
         purged: Purged::default(),
     };
     if world.rng.chance(1, 3) {

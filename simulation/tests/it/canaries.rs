@@ -51,3 +51,9 @@ fn early_answers_that_are_taken_for_promises_are_found_within_60_histories() {
     let is_loss = ["were acknowledged", "is gone"].map(|told| failure.contains(told));
     assert!(is_loss.contains(&true), "{failure}");
 }
+
+#[test]
+fn retries_that_forget_their_keys_are_found_within_20_histories() {
+    let failure = found(Canary::RetryWithoutKey, 20);
+    assert!(failure.contains("retry"), "{failure}");
+}
