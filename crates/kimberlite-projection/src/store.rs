@@ -98,6 +98,13 @@ impl Identity {
             version: self.version,
         }
     }
+
+    /// What tells it from any other, for who keeps it in a file of his own.
+    pub fn digest(&self) -> [u8; 32] {
+        let version = self.version.to_le_bytes();
+        let parts = [&self.log_id.as_bytes()[..], &self.name_hash, &version];
+        *internal_hash(&parts.concat()).as_bytes()
+    }
 }
 
 /// How much of the log was taken in.
