@@ -4,7 +4,7 @@ use super::Finding;
 use super::tree::{Edge, Package, Tree};
 
 /// What the libraries may depend on. Benches, fuzz targets and tools may use anything.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("kimberlite-types", &[]),
     ("kimberlite-disk", &[]),
     ("kimberlite-crypto", &["kimberlite-types"]),
@@ -28,6 +28,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "kimberlite-types",
         ],
     ),
+    ("kimberlite-projection-sqlite", &["kimberlite"]),
     (
         "kimberlite-projection-kv",
         &["kimberlite-projection", "kimberlite-types"],
