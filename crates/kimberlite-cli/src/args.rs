@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Projections(Projections),
     /// List the streams of a tenant.
     Streams(Tenant),
+    /// Ask the tables that a mapping makes of events something; see docs/howto-sql.md.
+    Sql(Sql),
     /// Recompute everything and compare; exits with 2 when something is wrong.
     Verify(Tenant),
     /// Copy all tenants to another directory; a later backup into it copies what is new.
@@ -359,6 +361,25 @@ pub(crate) struct Tail {
     /// Go on with what is appended from now on.
     #[arg(long, short)]
     pub(crate) follow: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sql {
+    /// The statement; only one that reads is run.
+    pub(crate) statement: String,
+    /// The tenant.
+    #[arg(long, short)]
+    pub(crate) tenant: String,
+    /// The file that says, as JSON, which events become which rows; by default what the projection was
+    /// made by.
+    #[arg(long)]
+    pub(crate) mapping: Option<PathBuf>,
+    /// The name of the projection.
+    #[arg(long, default_value = "sql")]
+    pub(crate) projection: String,
+    /// The tables as they were before this position, derived for this statement alone.
+    #[arg(long)]
+    pub(crate) as_of: Option<u64>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -12,6 +12,7 @@ pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod scrub;
+pub(crate) mod sql;
 pub(crate) mod survey;
 pub(crate) mod verify;
 

@@ -10,6 +10,23 @@ use kimberlite::ErrorKind;
 pub(crate) enum Failure {
     #[error(transparent)]
     Database(#[from] kimberlite::Error),
+    #[error(transparent)]
+    Sqlite(#[from] kimberlite_projection_sqlite::Error),
+    #[error("{} is not a mapping", path.display())]
+    Mapping {
+        path: PathBuf,
+        #[source]
+        source: kimberlite_projection_sqlite::MappingError,
+    },
+    #[error(
+        "there is no projection {name:?} of the tenant: say with --mapping FILE which events become which rows"
+    )]
+    NoProjection { name: String },
+    #[error(
+        "another process has the database open, so that projection {name:?} can only be read as it is, \
+         and {problem}: have that process do it, or ask with --as-of"
+    )]
+    InUse { name: String, problem: &'static str },
     #[error("cannot read {}", path.display())]
     Input {
         path: PathBuf,
@@ -45,15 +62,21 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
+        use kimberlite_projection_sqlite::Error as Sqlite;
+
         let code = match self {
-            Self::Database(error) => match error.kind() {
+            Self::Database(error) | Self::Sqlite(Sqlite::Database(error)) => match error.kind() {
                 ErrorKind::NotFound => 3,
                 ErrorKind::Locked => 4,
                 ErrorKind::WrongKey | ErrorKind::KeyFile => 5,
                 ErrorKind::Corrupt | ErrorKind::RolledBack | ErrorKind::Unfinished => 6,
                 _ => 1,
             },
-            Self::NoKey { .. } => 3,
+            Self::NoKey { .. }
+            | Self::NoProjection { .. }
+            | Self::Sqlite(Sqlite::NoFile { .. }) => 3,
+            Self::InUse { .. } => 4,
+            Self::Sqlite(Sqlite::NotAProjection { .. }) => 6,
             // Whoever read the output has had enough.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
             _ => 1,

@@ -39,6 +39,7 @@ fn run(args: &Args, output: &Output) -> Result<ExitCode, Failure> {
         Command::History(history) => commands::projection::history(db, history, output),
         Command::Projections(args) => commands::projection::projections(db, args, output),
         Command::Streams(tenant) => commands::survey::streams(db, tenant, output),
+        Command::Sql(sql) => commands::sql::run(db, sql, output),
         Command::Stats(tenant) => commands::survey::stats(db, tenant, output),
         Command::Inspect(tenant) => commands::survey::inspect(db, tenant, output),
         Command::Verify(tenant) => commands::verify::run(db, tenant, output),

@@ -13,4 +13,5 @@ mod imports;
 mod projections;
 mod retention;
 mod shell;
+mod sql;
 mod views;
