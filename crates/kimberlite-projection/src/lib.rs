@@ -1,11 +1,12 @@
-//! Derived state of Kimberlite: the projection trait and the stream index.
+//! Derived state of Kimberlite: projections, the stores that they keep, and the index of streams.
 //!
 //! A [`Projection`] is state that is derived from the log and from nothing else, so that it can
-//! always be rebuilt. It takes the log in [`Batch`]es, strictly in position order: every batch
-//! begins where the last one ended, which [`Batch::follows`] checks.
+//! always be rebuilt: a function that takes in the log in [`Batch`]es and changes [`Table`]s of a [`store`].
+//! A [`Runner`] keeps projections up with their logs, and [`testkit`] checks that they are what they say.
+//! It is not where a log is opened or read: that is the facade's, which gives the log as a [`Source`].
 //!
-//! The [`StreamIndex`] is the projection that every tenant has: it finds the position of an event
-//! by its stream and offset.
+//! The [`StreamIndex`] is what every tenant has: it finds the position of an event by its stream and offset.
+//! It takes in the log as [`FrameRun`]s.
 //!
 //! ```
 //! use kimberlite_projection::{FrameRun, FrameSummary, StreamIndex};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kimberlite_disk::{Disk, DiskError};
+use kimberlite_types::Position;
 
 use crate::batch::Batch;
 use crate::projection::Projection;
@@ -129,6 +130,12 @@ impl<P: Projection> Target for StoreTarget<P> {
 
     fn applied(&self) -> Applied {
         self.store().applied()
+    }
+
+    fn readable(&self) -> Position {
+        let store = self.current.as_ref().or(self.building.as_ref());
+        let store = store.expect("a target has one of the two");
+        store.applied().position
     }
 
     fn is_rebuilding(&self) -> bool {

@@ -17,6 +17,10 @@ pub trait Target: Send {
     /// How far it is; where it is being rebuilt, how far the new state is.
     fn applied(&self) -> Applied;
 
+    /// How far what is read of it is: behind, or ahead of, [`applied`](Self::applied) while it is being rebuilt
+    /// and the old state is read.
+    fn readable(&self) -> Position;
+
     /// Whether it is being rebuilt.
     fn is_rebuilding(&self) -> bool;
 

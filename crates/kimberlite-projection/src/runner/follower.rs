@@ -31,6 +31,7 @@ pub(super) struct Task {
 #[derive(Debug, Default)]
 struct Progress {
     applied: Position,
+    readable: Position,
     is_rebuilding: bool,
     /// Whether something is worth a flush.
     is_unflushed: bool,
@@ -45,6 +46,7 @@ impl Task {
     pub(super) fn new(named: Named, work: Work, pool: Arc<Pool>) -> Self {
         let progress = Progress {
             applied: work.applied(),
+            readable: work.readable(),
             is_rebuilding: work.is_rebuilding(),
             ..Progress::default()
         };
@@ -98,6 +100,7 @@ impl Task {
     fn tell(&self, work: &Work, stopped: Option<Arc<Stopped>>) {
         *hold(&self.progress) = Progress {
             applied: work.applied(),
+            readable: work.readable(),
             is_rebuilding: work.is_rebuilding(),
             is_unflushed: work.is_flush_due(),
             stopped,
@@ -180,8 +183,10 @@ pub struct FollowerStatus {
     pub name: String,
     /// Its version.
     pub version: u32,
-    /// What it has taken in: everything before this position.
+    /// What it has taken in: everything before this position; while it is derived anew, how far that is.
     pub applied: Position,
+    /// What is read of it has everything before this position.
+    pub readable: Position,
     /// What it may take in: everything before this position is durable.
     pub end: Position,
     /// What it is doing.
@@ -263,19 +268,20 @@ impl Follower {
             name: self.task.named.name.clone(),
             version: self.task.named.version,
             applied: progress.applied,
+            readable: progress.readable,
             end,
             state,
         }
     }
 
-    /// Waits until the record at `position` was taken in, which has to be durable for that.
+    /// Waits until what is read has the record at `position`, which has to be durable for that.
     ///
     /// # Errors
     ///
     /// [`WaitError::Parked`] when the projection stands still, [`WaitError::TimedOut`] when it has not got
     /// there in time.
     pub fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        let is_behind = |progress: &Progress| progress.applied <= position;
+        let is_behind = |progress: &Progress| progress.readable <= position;
         if is_behind(&hold(&self.task.progress)) {
             if self.task.pool.is_inline() {
                 while self.task.step() {}
@@ -299,7 +305,7 @@ impl Follower {
             _ if !is_behind(&progress) => Ok(()),
             Some(stopped) => Err(WaitError::Parked(Parked(Arc::clone(stopped)))),
             None => Err(WaitError::TimedOut {
-                applied: progress.applied,
+                applied: progress.readable,
             }),
         }
     }

@@ -77,6 +77,10 @@ impl Work {
         self.target.applied().position
     }
 
+    pub(super) fn readable(&self) -> Position {
+        self.target.readable()
+    }
+
     pub(super) fn is_rebuilding(&self) -> bool {
         self.target.is_rebuilding()
     }

@@ -520,3 +520,72 @@ fn any_past_position_can_be_projected_also_within_a_frame() {
     let behind = tenant.project_at(&Newest::default(), end, &mut |_| {});
     assert_eq!(behind.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
+
+/// Stands still when it is told so, and says that it does.
+struct Slow {
+    projection: Newest,
+    entered: std::sync::mpsc::SyncSender<()>,
+    go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Projection for Slow {
+    type View = Snapshot;
+
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn apply(&self, batch: &Batch<'_>, write: &mut WriteTransaction<'_>) -> Result<(), ApplyError> {
+        self.entered.send(())?;
+        self.go_on.lock().unwrap().recv()?;
+        self.projection.apply(batch, write)
+    }
+}
+
+#[test]
+fn while_it_is_derived_anew_what_is_waited_for_is_what_is_read() {
+    let disk = SimulatedDisk::new(1);
+    let db = open(&disk, true);
+    let tenant = db.tenant("t").unwrap();
+    let (entered, enters) = std::sync::mpsc::sync_channel(0);
+    let (goes_on, go_on) = std::sync::mpsc::channel();
+    let projected = tenant.project(Slow {
+        projection: Newest::default(),
+        entered,
+        go_on: std::sync::Mutex::new(go_on),
+    });
+    let projected = projected.unwrap();
+    let wait_for = |position| {
+        let moment = std::time::Duration::from_millis(1);
+        while projected.wait_for_at_most(position, moment).is_err() {
+            if enters.try_recv().is_ok() {
+                goes_on.send(()).unwrap();
+            }
+        }
+    };
+    let first = append(&tenant, "a", "1");
+    wait_for(first);
+    projected.rebuild().unwrap();
+    // More than a batch has room for: the new state has the second event before it is read.
+    enters.recv().unwrap();
+    let second = append(&tenant, "a", "2");
+    let large = "x".repeat(600_000);
+    for _ in 0..4 {
+        append(&tenant, "b", &large);
+    }
+    goes_on.send(()).unwrap();
+    enters.recv().unwrap();
+    goes_on.send(()).unwrap();
+    enters.recv().unwrap();
+    assert!(projected.status().applied > second);
+    let waited = projected.wait_for_at_most(second, std::time::Duration::ZERO);
+    assert_eq!(waited.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(newest(&projected.view(), "a").as_deref(), Some("1"));
+    goes_on.send(()).unwrap();
+    wait_for(second);
+    assert_eq!(newest(&projected.view(), "a").as_deref(), Some("2"));
+}

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kimberlite::Position;
 use kimberlite::projection::store::{Applied, Identity};
 use kimberlite::projection::{Batch, Target, TargetError};
 
@@ -153,6 +154,12 @@ impl Target for SqliteTarget {
         self.active().map_or(BEGINNING, |it| it.file.applied())
     }
 
+    fn readable(&self) -> Position {
+        // What cannot be gone on with is linked until another file takes its place.
+        let current = self.current.as_ref();
+        current.map_or(Position::ZERO, |it| it.file.applied().position)
+    }
+
     fn is_rebuilding(&self) -> bool {
         self.building.is_some()
     }
@@ -201,7 +208,7 @@ impl Target for SqliteTarget {
 }
 
 const BEGINNING: Applied = Applied {
-    position: kimberlite::Position::ZERO,
+    position: Position::ZERO,
     chain: kimberlite::ChainHash::new([0; 32]),
 };
 
@@ -221,7 +228,7 @@ fn told(path: PathBuf, applied: Applied, error: FileError) -> TargetError {
 
 fn told_io(error: io::Error) -> TargetError {
     TargetError::Failed {
-        position: kimberlite::Position::ZERO,
+        position: Position::ZERO,
         source: Box::new(error),
     }
 }
