@@ -559,6 +559,8 @@ fn while_it_is_derived_anew_what_is_waited_for_is_what_is_read() {
         go_on: std::sync::Mutex::new(go_on),
     });
     let projected = projected.unwrap();
+    // Dropped before the projection: a test that fails must not wait for itself.
+    let (enters, goes_on) = (enters, goes_on);
     let wait_for = |position| {
         let moment = std::time::Duration::from_millis(1);
         while projected.wait_for_at_most(position, moment).is_err() {
