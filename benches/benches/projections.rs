@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use kimberlite::projection::FollowerState;
 use kimberlite::{Database, Encryption, Event, ExpectedVersion, Position, SyncPolicy, Tenant};
 use kimberlite_projection_kv::Kv;
 
@@ -137,6 +138,10 @@ fn catch_up(encryption: Encryption, count: u64) {
             let projection = tenant.project(by_key()).unwrap();
             projection.rebuild().unwrap();
             let begun = Instant::now();
+            // What was there is read until the new state has taken its place.
+            while !matches!(projection.status().state, FollowerState::Following) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             projection.wait_for(last).unwrap();
             projected.push(rate(count, begun.elapsed()));
         }
