@@ -8,35 +8,47 @@ use core::fmt;
 #[error("a hash is written as 64 hexadecimal digits")]
 pub struct ParseHashError;
 
-macro_rules! hash_type {
-    ($(#[$doc:meta])* $name:ident) => {
+/// A hash of so many bytes, which is shown in hexadecimal.
+macro_rules! hash_bytes {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; 32]);
+        pub struct $name([u8; $bytes]);
 
         impl $name {
             /// Makes one from its bytes.
-            pub const fn new(bytes: [u8; 32]) -> Self {
+            pub const fn new(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
 
             /// Returns its bytes.
-            pub const fn as_bytes(&self) -> &[u8; 32] {
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
         }
 
-        impl fmt::Display for $name {
+        impl core::fmt::Display for $name {
             /// Lower-case hexadecimal.
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self)
             }
+        }
+    };
+}
+
+pub(crate) use hash_bytes;
+
+macro_rules! hash_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        hash_bytes! {
+            $(#[$doc])*
+            $name, 32
         }
 
         impl core::str::FromStr for $name {

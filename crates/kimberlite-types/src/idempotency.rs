@@ -9,53 +9,19 @@
 //! | 32..36 | count | `u32`, events of the append, 1 to 65,536 |
 //! | 36..40 | zero | |
 
-use core::fmt;
-
+use crate::digest::hash_bytes;
 use crate::limits::APPEND_EVENTS_MAX;
 
 /// Bytes of a stored [`KeyedAppend`].
 pub const KEYED_APPEND_BYTES: usize = 40;
 
-macro_rules! short_hash {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; 16]);
-
-        impl $name {
-            /// Makes one from its bytes.
-            pub const fn new(bytes: [u8; 16]) -> Self {
-                Self(bytes)
-            }
-
-            /// Returns its bytes.
-            pub const fn as_bytes(&self) -> &[u8; 16] {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            /// Lower-case hexadecimal.
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
-    };
-}
-
-short_hash! {
+hash_bytes! {
     /// A keyed hash of an idempotency key: keys are told apart by it, and it tells nothing of them.
-    IdempotencyKeyHash
+    IdempotencyKeyHash, 16
 }
-short_hash! {
+hash_bytes! {
     /// A keyed hash of all that an append asks for: where it differs, the append is another one.
-    RequestHash
+    RequestHash, 16
 }
 
 /// What an append that may be retried goes by.
