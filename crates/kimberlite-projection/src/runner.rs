@@ -3,7 +3,8 @@
 //! A [`Runner`] has a few threads, for the projections of all logs of a database. Whoever makes records
 //! durable says so with [`Followers::notice`], which costs him a look at a flag or, once a tick and for the first
 //! record after a quiet time, a lock. While the log is busy its projections are looked at once a tick, and take in
-//! what came since; so they come a tick behind, and cost the writer nothing for each record.
+//! what came since; so they come a tick behind. A thread is woken after a quiet time, and where all that are awake run
+//! other projections.
 //!
 //! * **Invariant:** a projection is in a queue at most once, and runs on one thread at a time.
 //! * **Invariant:** what was noticed is looked at: the flag is cleared before the end of the log is read.
@@ -73,7 +74,7 @@ impl Runner {
         source: Arc<dyn Source>,
         target: Box<dyn Target>,
     ) -> Result<Follower, FollowError> {
-        let work = work::Work::new(&named, Arc::clone(&source), target, self.options);
+        let work = work::Work::new(named.clone(), Arc::clone(&source), target, self.options);
         let task = Arc::new(Task::new(named, work, Arc::clone(&self.pool)));
         followers.add(&task)?;
         task.hasten();

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use kimberlite_types::{ChainHash, Position};
+use kimberlite_types::Position;
 
 use crate::batch::Batch;
 use crate::store::Identity;
@@ -16,14 +16,6 @@ pub trait Source: Send + Sync {
     /// What state of this name and version is derived from now. It changes when what was read of the
     /// log would be read otherwise now, as after a purge: then all is derived anew.
     fn identity(&self, name: &str, version: u32) -> Identity;
-
-    /// The chain hash before `position`, where a frame begins or the log ends there; none elsewhere, by
-    /// which another history is told from this one.
-    ///
-    /// # Errors
-    ///
-    /// [`SourceError`] when the log cannot be read there.
-    fn chain_before(&self, position: Position) -> Result<Option<ChainHash>, SourceError>;
 
     /// Gives `take` the batch that begins at `from`, of some frames up to the end of the log or up to
     /// the first one that reaches a bound of `size`; nothing when the log ends there.

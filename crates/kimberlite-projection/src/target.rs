@@ -51,7 +51,7 @@ pub trait Target: Send {
     /// [`TargetError::Store`] when there is no place for it.
     fn rebuild(&mut self, identity: Identity) -> Result<(), TargetError>;
 
-    /// Is told, each time, that it has taken in the whole log; ends a rebuild.
+    /// Is told, while it is being rebuilt, that it has taken in the whole log: what was built is read from then on.
     ///
     /// # Errors
     ///
@@ -90,11 +90,5 @@ pub enum TargetError {
         /// Why.
         #[source]
         source: ApplyError,
-    },
-    /// The projection panicked.
-    #[error("the projection panicked in the batch that begins at position {position}")]
-    Panicked {
-        /// Where the batch begins.
-        position: Position,
     },
 }

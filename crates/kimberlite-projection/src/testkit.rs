@@ -45,8 +45,11 @@ use crate::batch::{Batch, Content, Event};
 use crate::projection::Projection;
 use crate::store::{Applied, Identity, Snapshot, Store, StoreOptions};
 
-/// Batches of a log that is checked with many cuts; more are checked with fewer.
+/// Crashes that are tried of each way to cut a log.
 const CRASHES_MAX: usize = 64;
+
+/// The time of the first event: somewhen in 2023.
+const TIME_MIN_NS: u64 = 1_700_000_000_000_000_000;
 
 /// A log to check projections with: each event stands at the next position, behind the record of its stream
 /// where it is the first of that.
@@ -125,12 +128,8 @@ impl TestLog {
     }
 
     fn seen(&self) -> Vec<Event<'_>> {
-        let seen = |event: &'_ TestEvent| -> (Position, StreamId, Offset) {
-            (event.position, event.stream_id, event.offset)
-        };
         let events = self.events.iter();
         let events = events.map(|event| {
-            let (position, stream_id, offset) = seen(event);
             let content = match &event.payload {
                 Some((event_type, metadata, data)) => Content::Payload {
                     event_type,
@@ -140,11 +139,11 @@ impl TestLog {
                 None => Content::Purged,
             };
             Event {
-                position,
+                position: event.position,
                 stream: &event.stream,
-                stream_id,
-                offset,
-                time: Timestamp::from_nanoseconds(1_700_000_000_000_000_000 + position.get()),
+                stream_id: event.stream_id,
+                offset: event.offset,
+                time: Timestamp::from_nanoseconds(TIME_MIN_NS + event.position.get()),
                 content,
             }
         });

@@ -26,6 +26,8 @@ pub(super) struct Task {
     pub(super) noticed: AtomicBool,
     /// Set and read under the lock of the pool.
     pub(super) is_running: AtomicBool,
+    /// Likewise: whether the pool has noted that there is something to flush.
+    pub(super) is_noted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,13 @@ struct Progress {
 
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What becomes of one that stands still once something was done with it.
+#[derive(Clone, Copy)]
+enum Afterwards {
+    AsBefore,
+    GoesOn,
 }
 
 impl Task {
@@ -58,6 +67,7 @@ impl Task {
             pool,
             noticed: AtomicBool::new(false),
             is_running: AtomicBool::new(false),
+            is_noted: AtomicBool::new(false),
         }
     }
 
@@ -121,16 +131,14 @@ impl Task {
 
     /// Makes durable what was taken in. One that stands still goes on to do so.
     pub(super) fn flush(&self) -> Result<(), Parked> {
-        let before = hold(&self.progress).stopped.clone();
-        self.act(Work::flush, before)
+        self.act(Work::flush, Afterwards::AsBefore)
     }
 
-    /// Does something with the work between two steps, unless it is gone; where that succeeds it stands
-    /// still for the reason `then`, if any.
+    /// Does something with the work between two steps, unless it is gone.
     fn act(
         &self,
         act: impl FnOnce(&mut Work) -> Result<(), TargetError>,
-        then: Option<Arc<Stopped>>,
+        afterwards: Afterwards,
     ) -> Result<(), Parked> {
         let mut held = hold(&self.work);
         let Some(work) = held.as_mut() else {
@@ -138,7 +146,12 @@ impl Task {
         };
         match act(work) {
             Ok(()) => {
-                self.tell(work, then);
+                // Nobody steps meanwhile, so it stands still for the reason for which it did before.
+                let stopped = match afterwards {
+                    Afterwards::AsBefore => hold(&self.progress).stopped.clone(),
+                    Afterwards::GoesOn => None,
+                };
+                self.tell(work, stopped);
                 Ok(())
             }
             Err(error) => {
@@ -316,7 +329,7 @@ impl Follower {
     ///
     /// [`Parked`] when it could not begin.
     pub fn rebuild(&self) -> Result<(), Parked> {
-        self.task.act(Work::rebuild, None)?;
+        self.task.act(Work::rebuild, Afterwards::GoesOn)?;
         self.task.hasten();
         Ok(())
     }
@@ -327,7 +340,7 @@ impl Follower {
     ///
     /// [`Parked`] when it could not begin; what comes of it is told by [`status`](Self::status).
     pub fn retry(&self) -> Result<(), Parked> {
-        self.task.act(Work::recover, None)?;
+        self.task.act(Work::recover, Afterwards::GoesOn)?;
         self.task.hasten();
         Ok(())
     }

@@ -141,6 +141,9 @@ impl Pool {
                 state = self.tick(state);
             } else if !state.unflushed.is_empty() {
                 let unflushed = std::mem::take(&mut state.unflushed);
+                for task in &unflushed {
+                    task.is_noted.store(false, Ordering::Relaxed);
+                }
                 drop(state);
                 for task in unflushed {
                     task.flush_if_due();
@@ -188,7 +191,7 @@ impl Pool {
         let has_more = task.step();
         let mut state = self.state();
         task.is_running.store(false, Ordering::Relaxed);
-        if task.is_unflushed() && !state.unflushed.iter().any(|it| Arc::ptr_eq(it, &task)) {
+        if task.is_unflushed() && !task.is_noted.swap(true, Ordering::Relaxed) {
             state.unflushed.push(Arc::clone(&task));
         }
         if has_more {

@@ -8,7 +8,7 @@ use kimberlite_types::Position;
 
 use super::{Named, RunnerOptions};
 use crate::source::{Source, SourceError};
-use crate::store::StoreError;
+use crate::store::{Identity, StoreError};
 use crate::target::{Target, TargetError};
 
 /// Records that are flushed once the log is quiet; fewer are soon derived again.
@@ -22,8 +22,7 @@ const REBUILDS_MAX: u32 = 2;
 
 /// A target and the log that it follows.
 pub(super) struct Work {
-    name: String,
-    version: u32,
+    named: Named,
     source: Arc<dyn Source>,
     target: Box<dyn Target>,
     options: RunnerOptions,
@@ -42,7 +41,7 @@ pub(super) enum Stopped {
     Target(#[from] TargetError),
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("the projection panicked outside of its own code")]
+    #[error("the projection panicked")]
     Panicked,
 }
 
@@ -56,14 +55,13 @@ impl Stopped {
 
 impl Work {
     pub(super) fn new(
-        named: &Named,
+        named: Named,
         source: Arc<dyn Source>,
         target: Box<dyn Target>,
         options: RunnerOptions,
     ) -> Self {
         Self {
-            name: named.name.clone(),
-            version: named.version,
+            named,
             flushed: target.applied().position,
             source,
             target,
@@ -97,33 +95,33 @@ impl Work {
     /// Takes in the next batch; `true` when there is more.
     pub(super) fn step(&mut self) -> Result<bool, Stopped> {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.step_or_fail()));
-        match stepped.unwrap_or(Err(Stopped::Panicked)) {
-            Err(Stopped::Target(TargetError::Damaged { path, source }))
-                if self.rebuilds < REBUILDS_MAX =>
-            {
-                tracing::warn!(
-                    projection = self.name,
-                    path = %path.display(),
-                    error = &*source as &dyn std::error::Error,
-                    "a projection is damaged and is rebuilt"
-                );
-                self.rebuilds += 1;
-                self.rebuild()?;
-                Ok(true)
-            }
-            stepped => stepped,
+        let stepped = stepped.unwrap_or(Err(Stopped::Panicked));
+        // Whoever reads it may have found damage, too.
+        let is_told = matches!(stepped, Err(Stopped::Target(TargetError::Damaged { .. })));
+        let is_damaged = is_told || self.target.is_damaged();
+        if is_damaged && self.rebuilds < REBUILDS_MAX {
+            let error = stepped.err();
+            tracing::warn!(
+                projection = self.named.name,
+                error = error.as_ref().map(|error| error as &dyn std::error::Error),
+                "a projection is damaged and is rebuilt"
+            );
+            self.rebuilds += 1;
+            self.rebuild()?;
+            return Ok(true);
         }
+        if !is_damaged && matches!(stepped, Ok(false)) {
+            self.rebuilds = 0;
+        }
+        stepped
+    }
+
+    fn identity(&self) -> Identity {
+        self.source.identity(&self.named.name, self.named.version)
     }
 
     fn step_or_fail(&mut self) -> Result<bool, Stopped> {
-        let identity = self.source.identity(&self.name, self.version);
-        if self.target.is_damaged() {
-            tracing::warn!(
-                projection = self.name,
-                "a projection is damaged and is rebuilt"
-            );
-        }
-        if self.is_lost || self.target.is_damaged() || self.target.identity() != identity {
+        if self.is_lost || self.target.identity() != self.identity() {
             self.rebuild()?;
         }
         // Before more is taken in, so that a full disk does not make memory grow.
@@ -142,14 +140,12 @@ impl Work {
             self.target.caught_up()?;
             self.flushed = applied;
         }
-        self.rebuilds = 0;
         Ok(false)
     }
 
     pub(super) fn rebuild(&mut self) -> Result<(), TargetError> {
-        let identity = self.source.identity(&self.name, self.version);
         self.is_lost = true;
-        self.target.rebuild(identity)?;
+        self.target.rebuild(self.identity())?;
         self.is_lost = false;
         self.flushed = Position::ZERO;
         Ok(())

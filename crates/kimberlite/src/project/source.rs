@@ -35,6 +35,12 @@ impl LogSource {
         let is_here = || matches!(self.chain_before(position), Ok(Some(here)) if here == chain);
         position == Position::ZERO || (position <= self.end() && is_here())
     }
+
+    /// The chain hash before `position`, where a frame begins or the log ends there.
+    fn chain_before(&self, position: Position) -> Result<Option<ChainHash>, SourceError> {
+        let chain = self.tenant.reader.chain_before(position);
+        chain.map_err(|error| unreadable(position, error.into()))
+    }
 }
 
 /// Gives `take` all events before position `end`, batch by batch. Nobody asks what comes of them which history it
@@ -84,11 +90,6 @@ impl Source for LogSource {
             &format!("{name} {}", internal_hash(&words)),
             version,
         )
-    }
-
-    fn chain_before(&self, position: Position) -> Result<Option<ChainHash>, SourceError> {
-        let chain = self.tenant.reader.chain_before(position);
-        chain.map_err(|error| unreadable(position, error.into()))
     }
 
     fn read(

@@ -61,8 +61,9 @@ fn identities() -> [Identity; 2] {
         let seen = RefCell::new(None);
         let refused = tenant.project_into((name, 1), |place| {
             *seen.borrow_mut() = Some(place.identity);
-            Err::<SqliteTarget, _>(TargetError::Panicked {
+            Err::<SqliteTarget, _>(TargetError::Failed {
                 position: Position::ZERO,
+                source: "only the identity is wanted".into(),
             })
         });
         refused.unwrap_err();
