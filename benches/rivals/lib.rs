@@ -21,3 +21,17 @@ impl Entropy for Counted {
 pub fn store_key() -> StoreKey {
     StoreKey::new(ProjectionKey::new([1; 32]), Arc::new(Counted::default()))
 }
+
+/// Distinct keys in an order like that of chance.
+pub fn key(number: u64) -> [u8; 8] {
+    let mut x = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (x ^ (x >> 31)).to_be_bytes()
+}
+
+/// The middle one of some figures.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

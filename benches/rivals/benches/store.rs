@@ -11,6 +11,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions};
 use kimberlite_disk::OsDisk;
 use kimberlite_projection::store::{Applied, Identity, Snapshot, Store, StoreOptions};
+use kimberlite_rivals::{key, median, store_key};
 use kimberlite_types::{ChainHash, LogId, Position};
 
 const ROUNDS: usize = 5;
@@ -35,7 +36,7 @@ fn main() {
     let snapshot = store.snapshot();
     println!("{:?}", store.verify().unwrap());
     let mut options = StoreOptions::default();
-    options.key = Some(kimberlite_rivals::store_key());
+    options.key = Some(store_key());
     // All of it is kept: 72 bytes of an entry, in pages that are full.
     options.cache_bytes_max = usize::try_from(96 * keys + (1 << 20)).unwrap();
     let encrypted = fill_store(&scratch.path().join("encrypted"), keys, options);
@@ -86,22 +87,12 @@ fn main() {
         sealed_p50,
         sealed_p99,
         sealed_scan,
-    ] = figures.map(|mut all| {
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    });
+    ] = figures.map(median);
     println!("                    store       LMDB  encrypted");
     println!("reads/s        {ours:>10.0} {theirs:>10.0} {sealed:>10.0}");
     println!("p50 ns         {p50:>10.0} {their_p50:>10.0} {sealed_p50:>10.0}");
     println!("p99 ns         {p99:>10.0} {their_p99:>10.0} {sealed_p99:>10.0}");
     println!("scanned/s      {scan:>10.0} {their_scan:>10.0} {sealed_scan:>10.0}");
-}
-
-fn key(number: u64) -> [u8; 8] {
-    let mut x = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (x ^ (x >> 31)).to_be_bytes()
 }
 
 fn value(number: u64) -> [u8; 64] {

@@ -10,6 +10,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, EnvFlags, EnvOpenOptions};
 use kimberlite_disk::OsDisk;
 use kimberlite_projection::store::{Applied, Identity, Store, StoreOptions};
+use kimberlite_rivals::{key, median, store_key};
 use kimberlite_types::{ChainHash, LogId, Position};
 
 const ROUNDS: usize = 3;
@@ -39,24 +40,14 @@ fn main() {
                 figures[1].push(put_lmdb(&place, all, batch));
                 std::fs::remove_file(place.join("store")).unwrap();
                 let mut options = StoreOptions::default();
-                options.key = Some(kimberlite_rivals::store_key());
+                options.key = Some(store_key());
                 figures[2].push(put_store(&place, all, batch, options));
                 std::fs::remove_dir_all(&place).unwrap();
             }
-            let [ours, theirs, sealed] = figures.map(|mut all| {
-                all.sort_by(f64::total_cmp);
-                all[all.len() / 2] / 1e3
-            });
+            let [ours, theirs, sealed] = figures.map(|all| median(all) / 1e3);
             println!("{order}, {batch:>8} a commit {ours:>16.0} {theirs:>10.0} {sealed:>10.0}");
         }
     }
-}
-
-fn key(number: u64) -> [u8; 8] {
-    let mut x = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    (x ^ (x >> 31)).to_be_bytes()
 }
 
 fn value(key: [u8; 8]) -> [u8; 64] {
