@@ -316,9 +316,16 @@ impl State {
         self.names.insert(name, stream).is_none()
     }
 
-    /// Returns all streams by the keyed hashes of their names, in no particular order.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = (NameHash, StreamId)> {
-        self.names.iter().map(|(name, stream)| (*name, *stream))
+    /// Returns all streams that a snapshot names, with the keyed hashes of their names, in the order in which they were
+    /// created. They are those of a state only if [`from_snapshot`](Self::from_snapshot) reads one.
+    pub fn snapshot_names(bytes: &[u8]) -> impl ExactSizeIterator<Item = (NameHash, StreamId)> {
+        let named = || {
+            let (fixed, mut rest) = bytes.split_first_chunk::<FIXED_BYTES>()?;
+            take_entries::<ENTRY_BYTES>(&mut rest, word(fixed, 72)).ok()
+        };
+        let stream = |entry: &[u8; ENTRY_BYTES]| StreamId::new(Position::new(word(entry, 0)));
+        let entries = named().unwrap_or_default().iter();
+        entries.map(move |entry| (NameHash::new(array(entry, 16)), stream(entry)))
     }
 }
 
@@ -430,9 +437,14 @@ mod tests {
         let bytes = state.to_snapshot().unwrap();
         let read = State::from_snapshot(&bytes).unwrap();
         assert_eq!(read.digest(), state.digest());
-        assert_eq!(read.to_snapshot(), Some(bytes));
+        assert_eq!(read.to_snapshot().as_ref(), Some(&bytes));
         assert_eq!(crate::check_invariants(&read), Ok(()));
-        assert_eq!(read.names().len(), 3);
+        let names = State::snapshot_names(&bytes);
+        assert_eq!(names.len(), 3);
+        for (name, stream) in names {
+            assert_eq!(read.stream_by_name(&name), Some(stream));
+        }
+        assert_eq!(State::snapshot_names(bytes.get(..200).unwrap()).len(), 0);
         assert_eq!(State::new().to_snapshot(), None);
     }
 

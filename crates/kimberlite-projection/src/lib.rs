@@ -6,7 +6,7 @@
 //! It is not where a log is opened or read: that is the facade's, which gives the log as a [`Source`].
 //!
 //! The [`StreamIndex`] is what every tenant has: it finds the position of an event by its stream and offset.
-//! It takes in the log as [`FrameRun`]s.
+//! It takes in the log as [`FrameRun`]s; what it has taken in long ago is in the store of [`StreamRuns`].
 //!
 //! ```
 //! use kimberlite_projection::{FrameRun, FrameSummary, StreamIndex};
@@ -41,7 +41,7 @@
 //! assert_eq!(index.applied(), Position::new(8));
 //! assert_eq!(index.len(stream), 5);
 //! assert_eq!(index.position_of(stream, Offset::new(4)), Some(Position::new(7)));
-//! let first: Vec<u64> = index.runs(stream, ..).map(|run| run.position.get()).collect();
+//! let first: Vec<u64> = index.runs(stream, 0..u64::MAX).map(|run| run.position.get()).collect();
 //! assert_eq!(first, [2, 6]);
 //! # Ok::<(), kimberlite_projection::IndexError>(())
 //! ```
@@ -67,10 +67,12 @@ pub use index_error::IndexError;
 pub use projection::{ApplyError, Projection};
 pub use runner::{
     FollowError, Follower, FollowerState, FollowerStatus, Followers, Named, Parked, Runner,
-    RunnerOptions, WaitError,
+    RunnerHandle, RunnerOptions, WaitError,
 };
 pub use source::{BatchSize, Source, SourceError};
 pub use store_target::{Reads, STORE_FILE, STORE_NEW_FILE, StoreTarget};
-pub use stream_index::{Run, Runs, SnapshotError, StreamIndex};
+pub use stream_index::{
+    Frames, Part, Run, Runs, STREAM_RUNS_NAME, SnapshotError, StoredRuns, StreamIndex, StreamRuns,
+};
 pub use table::{FixedBytes, Key, Scan, Stored, Table};
 pub use target::{Target, TargetError};

@@ -74,17 +74,49 @@ impl Runner {
         source: Arc<dyn Source>,
         target: Box<dyn Target>,
     ) -> Result<Follower, FollowError> {
-        let work = work::Work::new(named.clone(), Arc::clone(&source), target, self.options);
-        let task = Arc::new(Task::new(named, work, Arc::clone(&self.pool)));
-        followers.add(&task)?;
-        task.hasten();
-        Ok(Follower::new(task, source, Arc::clone(followers)))
+        self.handle().follow(followers, named, source, target)
+    }
+
+    /// A handle that does not keep it from ending: what follows a log then stands still.
+    pub fn handle(&self) -> RunnerHandle {
+        RunnerHandle {
+            pool: Arc::clone(&self.pool),
+            options: self.options,
+        }
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
         self.pool.end();
+    }
+}
+
+/// Has projections run by a [`Runner`].
+#[derive(Clone, Debug)]
+pub struct RunnerHandle {
+    pool: Arc<Pool>,
+    options: RunnerOptions,
+}
+
+impl RunnerHandle {
+    /// As [`Runner::follow`], with the same errors.
+    ///
+    /// # Errors
+    ///
+    /// [`FollowError::NameTaken`].
+    pub fn follow(
+        &self,
+        followers: &Arc<Followers>,
+        named: Named,
+        source: Arc<dyn Source>,
+        target: Box<dyn Target>,
+    ) -> Result<Follower, FollowError> {
+        let work = work::Work::new(named.clone(), Arc::clone(&source), target, self.options);
+        let task = Arc::new(Task::new(named, work, Arc::clone(&self.pool)));
+        followers.add(&task)?;
+        task.hasten();
+        Ok(Follower::new(task, source, Arc::clone(followers)))
     }
 }
 

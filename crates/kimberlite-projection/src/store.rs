@@ -258,6 +258,26 @@ impl Store {
         Self::open_in(disk.open(path, OpenMode::ReadWrite)?, identity, options)
     }
 
+    /// Takes the newest state that was flushed, beside a process that may write to the file. Pages that are written anew
+    /// while it is read show as [`StoreError::Damaged`]: they are never mapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn observe(
+        disk: &dyn Disk,
+        path: &Path,
+        identity: Identity,
+        options: StoreOptions,
+    ) -> Result<Snapshot, StoreError> {
+        let options = StoreOptions {
+            mapped: false,
+            ..options
+        };
+        let store = Self::open_in(disk.open(path, OpenMode::Read)?, identity, options)?;
+        Ok(store.snapshot())
+    }
+
     pub(crate) fn open_in(
         file: Arc<dyn DiskFile>,
         identity: Identity,

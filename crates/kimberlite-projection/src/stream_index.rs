@@ -1,56 +1,84 @@
 //! Where the events of a stream stand in the log.
 //!
+//! How many events each stream has is in memory. Where they stand is in parts, each of a stretch of the log:
+//! the newest ones in memory, and what is before [`StreamIndex::from`] in a store
+//! ([`StreamRuns`]) where there is one. So a look-up asks the parts first; what the store has taken in
+//! durably is let go of here.
+//!
 //! What holds after each frame:
 //!
 //! 1. Streams stand in order of their ids, and `slots` finds each.
-//! 2. The runs of a stream stand in order of offset and of position, begin at offset 0, and none
-//!    could be merged with the next.
-//! 3. A run ends where the next one begins, the last one at the stream's length.
+//! 2. Parts follow each other from `from` on up to `applied`; there is always one.
+//! 3. The runs of a stream stand in order of offset and of position, and leave out no event behind the
+//!    first one that is here.
+//! 4. Where nothing is in a store, the first one that is here has offset 0.
 
+mod part;
 mod runs;
 mod snapshot;
+mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::ops::{Bound, RangeBounds};
+use std::collections::VecDeque;
+use std::ops::Range;
 
 use hashbrown::HashMap;
 use kimberlite_types::{Offset, Position, RecordKind, StreamId};
 
+use self::part::{Start, Stretch};
 use crate::{FrameRun, FrameSummary, IndexError};
 
+pub use part::Part;
 pub use runs::{Run, Runs};
 pub use snapshot::SnapshotError;
+pub use stored::{Frames, STREAM_RUNS_NAME, StoredRuns, StreamRuns};
 
-/// Finds events by stream and offset, in memory.
+/// Parts that are kept apart; where a store does not come along, the last one grows.
+const PARTS_MAX: usize = 8;
+
+/// Finds events by stream and offset.
 ///
-/// It costs 16 bytes for each run of events that stand next to each other in the log, however many
-/// they are, and about 80 bytes a stream.
-#[derive(Clone, Debug, Default)]
+/// It costs 16 bytes for each run of events that stand next to each other in the log and are not in a store, however
+/// many they are, and up to 60 bytes a stream.
+#[derive(Clone, Debug)]
 pub struct StreamIndex {
     applied: Position,
     streams: Vec<Entry>,
     slots: HashMap<StreamId, usize>,
+    parts: VecDeque<Part>,
+    /// Runs of a part before the next one is begun.
+    part_runs_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     id: StreamId,
     len: u64,
-    starts: Vec<Start>,
 }
 
-/// Where a run begins; it ends where the next one does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Start {
-    offset: u64,
-    position: u64,
+impl Default for StreamIndex {
+    fn default() -> Self {
+        Self {
+            applied: Position::ZERO,
+            streams: Vec::new(),
+            slots: HashMap::new(),
+            parts: VecDeque::from([Part::default()]),
+            part_runs_max: usize::MAX,
+        }
+    }
 }
 
 impl StreamIndex {
     /// Makes the index of an empty log.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has a part end after so many runs, so that what comes before can be let go of. By default there is
+    /// one part of any size.
+    pub fn split_after(&mut self, part_runs_max: usize) {
+        self.part_runs_max = part_runs_max;
     }
 
     /// Takes in the frames of a run.
@@ -76,44 +104,36 @@ impl StreamIndex {
         self.applied
     }
 
-    /// Returns the position of the event at `offset` of `stream`, if there is one.
+    /// Returns the position from which on events can be found here: where those before it stand is in a store.
+    pub fn from(&self) -> Position {
+        self.oldest().first
+    }
+
+    /// Returns the offset from which on the events of `stream` can be found here; its length where
+    /// all are before [`from`](Self::from).
+    pub fn found_from(&self, stream: StreamId) -> Offset {
+        let first = self.stretches(stream).next().map(Stretch::first);
+        Offset::new(first.unwrap_or_else(|| self.len(stream)))
+    }
+
+    /// Returns the position of the event at `offset` of `stream`, if it can be found here.
     pub fn position_of(&self, stream: StreamId, offset: Offset) -> Option<Position> {
-        let entry = self.entry(stream)?;
-        if offset.get() >= entry.len {
-            return None;
-        }
-        let start = entry.starts.get(entry.run_of(offset.get()))?;
-        Some(Position::new(
-            start.position + (offset.get() - start.offset),
-        ))
+        let end = offset.get().checked_add(1)?;
+        let run = self.runs(stream, offset.get()..end).next()?;
+        Some(run.position)
     }
 
     /// Returns the runs of `stream` that hold the given offsets, cut to them, in either direction.
-    /// Offsets past the end are left out; a stream that does not exist has no runs.
-    pub fn runs(&self, stream: StreamId, offsets: impl RangeBounds<Offset>) -> Runs<'_> {
-        let Some(entry) = self.entry(stream) else {
-            return Runs::default();
-        };
-        let first = match offsets.start_bound() {
-            Bound::Unbounded => 0,
-            Bound::Included(offset) => offset.get(),
-            Bound::Excluded(offset) => offset.get().saturating_add(1),
-        };
-        let end = match offsets.end_bound() {
-            Bound::Unbounded => entry.len,
-            Bound::Included(offset) => entry.len.min(offset.get().saturating_add(1)),
-            Bound::Excluded(offset) => entry.len.min(offset.get()),
-        };
-        if first >= end {
-            return Runs::default();
-        }
-        let runs = entry.run_of(first)..=entry.run_of(end - 1);
-        Runs::new(entry.starts.get(runs).unwrap_or_default(), first, end)
+    /// Offsets past the end, and those that cannot be found here, are left out.
+    pub fn runs(&self, stream: StreamId, offsets: Range<u64>) -> Runs<'_> {
+        Runs::new(self.stretches(stream), (offsets.start, offsets.end))
     }
 
     /// Returns how many events `stream` has; none when it does not exist.
     pub fn len(&self, stream: StreamId) -> u64 {
-        self.entry(stream).map_or(0, |entry| entry.len)
+        let slot = self.slots.get(&stream);
+        let entry = slot.and_then(|slot| self.streams.get(*slot));
+        entry.map_or(0, |entry| entry.len)
     }
 
     /// Returns all streams and how many events each has, in the order in which they were created.
@@ -121,16 +141,61 @@ impl StreamIndex {
         self.streams.iter().map(|entry| (entry.id, entry.len))
     }
 
-    /// Returns the bytes of memory that the runs and the list of streams take.
+    /// Returns how many runs are here.
+    pub fn runs_here(&self) -> usize {
+        self.parts.iter().map(|part| part.runs).sum()
+    }
+
+    /// Whether there are parts that may be let go of.
+    pub fn is_split(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    /// Lets go of what stands before `stored`, which is in a store, as far as whole parts do. They are
+    /// returned, because freeing them takes a while.
+    pub fn release(&mut self, stored: Position) -> Vec<Part> {
+        let mut released = Vec::new();
+        while let Some(next) = self.parts.get(1)
+            && next.first <= stored
+        {
+            released.extend(self.parts.pop_front());
+        }
+        if self.parts.len() == 1 && self.applied <= stored && self.runs_here() > 0 {
+            released.extend(self.parts.pop_front());
+            self.parts.push_back(Part::new(self.applied));
+        }
+        released
+    }
+
+    /// Takes over from another index of the same log what is before [`from`](Self::from), where a store cannot say
+    /// it. Says whether that is all there is now.
+    pub fn fill_from(&mut self, other: Self) -> bool {
+        let from = self.from();
+        if other.from() > Position::ZERO || other.applied != from {
+            return from == Position::ZERO;
+        }
+        for part in other.parts.into_iter().rev() {
+            self.parts.push_front(part);
+        }
+        true
+    }
+
+    /// Returns the bytes of memory that it takes.
     pub fn memory_bytes(&self) -> usize {
-        let runs = self.streams.iter().map(|entry| entry.starts.capacity());
-        runs.sum::<usize>() * size_of::<Start>()
+        let parts = self.parts.iter().map(Part::memory_bytes);
+        parts.sum::<usize>()
             + self.streams.capacity() * size_of::<Entry>()
             + self.slots.allocation_size()
     }
 
-    fn entry(&self, stream: StreamId) -> Option<&Entry> {
-        self.streams.get(*self.slots.get(&stream)?)
+    fn oldest(&self) -> &Part {
+        self.parts.front().expect("there is always a part")
+    }
+
+    fn stretches(&self, stream: StreamId) -> impl Iterator<Item = &Stretch> {
+        self.parts
+            .iter()
+            .filter_map(move |part| part.stretch(stream))
     }
 
     fn apply_frame(&mut self, frame: &FrameSummary) -> Result<(), IndexError> {
@@ -156,11 +221,7 @@ impl StreamIndex {
                 "frames are applied in position order"
             );
             self.slots.insert(id, self.streams.len());
-            self.streams.push(Entry {
-                id,
-                len: 0,
-                starts: Vec::new(),
-            });
+            self.streams.push(Entry { id, len: 0 });
         }
         Ok(())
     }
@@ -182,34 +243,22 @@ impl StreamIndex {
                 found,
             });
         }
-        entry.append(position.get(), u64::from(frame.count));
+        let start = Start {
+            offset: entry.len,
+            position: position.get(),
+        };
+        entry.len += u64::from(frame.count);
+        self.newest(position)
+            .append(stream, start, u64::from(frame.count));
         Ok(())
     }
-}
 
-impl Entry {
-    /// Adds events, to the last run where they follow it in the log.
-    fn append(&mut self, position: u64, count: u64) {
-        debug_assert!(count > 0, "idle watermarks were passed over");
-        let continues = self
-            .starts
-            .last()
-            .is_some_and(|start| start.position + (self.len - start.offset) == position);
-        if !continues {
-            self.starts.push(Start {
-                offset: self.len,
-                position,
-            });
+    /// The part that takes the next frame, which begins at `position`.
+    fn newest(&mut self, position: Position) -> &mut Part {
+        let newest = self.parts.back().expect("there is always a part");
+        if newest.runs >= self.part_runs_max && self.parts.len() < PARTS_MAX {
+            self.parts.push_back(Part::new(position));
         }
-        self.len += count;
-    }
-
-    /// Returns the index of the run that holds `offset`, which lies before the end.
-    fn run_of(&self, offset: u64) -> usize {
-        debug_assert!(offset < self.len, "the offset lies before the end");
-        let after = self.starts.partition_point(|start| start.offset <= offset);
-        after
-            .checked_sub(1)
-            .expect("the first run begins at offset 0")
+        self.parts.back_mut().expect("there is always a part")
     }
 }

@@ -4,6 +4,7 @@
 //! ahead of it by what is not durable yet.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use kimberlite_crypto::log_id;
@@ -16,12 +17,31 @@ use crate::error::{Error, Problem};
 use crate::ordered::Ordered;
 use crate::payload::{checkpoint_size, decode_act, split_stream_created};
 
+/// Streams by the keyed hashes of their names.
+pub(crate) type Names = HashMap<NameHash, StreamId, BuildHasherDefault<FirstBytes>>;
+
+/// Takes a keyed hash, which nobody without the key can choose, for what it is hashed to.
+#[derive(Debug, Default)]
+pub(crate) struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Streams by name, events by offset, key sessions in order.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     pub(crate) index: StreamIndex,
     pub(crate) sessions: Vec<SessionId>,
-    names: HashMap<NameHash, StreamId>,
+    names: Names,
     /// Purges that were ordered, and the holds in force.
     pub(crate) ordered: Arc<Ordered>,
     /// Position after the last record that is not there merely to keep a checkpoint.
@@ -33,13 +53,13 @@ impl Catalog {
     pub(crate) fn new(
         index: StreamIndex,
         sessions: Vec<SessionId>,
-        names: impl Iterator<Item = (NameHash, StreamId)>,
+        names: Names,
         substantial_end: Position,
     ) -> Self {
         Self {
             index,
             sessions,
-            names: names.collect(),
+            names,
             ordered: Arc::default(),
             substantial_end,
         }

@@ -385,6 +385,13 @@ impl TenantInner {
         }
     }
 
+    /// Makes that of the last checkpoint, if it is worth it.
+    pub(crate) fn keep_last_snapshot(&self) {
+        if let Some(snapshots) = &self.snapshots {
+            snapshots.make_last(&self.database.snapshots);
+        }
+    }
+
     /// Makes the checkpoint of a log that nobody else can write to any more.
     pub(crate) fn last_checkpoint(&self, engine: &mut Engine) -> Result<Checkpoint, Error> {
         let mut latest = self.checkpoints.latest();

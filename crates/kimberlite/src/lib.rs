@@ -88,6 +88,7 @@ mod shown;
 mod sieve;
 mod snapshot;
 mod stream;
+mod streams;
 mod subscribe;
 mod tenant;
 mod verify;

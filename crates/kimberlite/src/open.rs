@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use kimberlite_crypto::log_id;
 use kimberlite_kernel::{Command, State, apply_committed};
-use kimberlite_projection::Followers;
+use kimberlite_projection::{Followers, STREAM_RUNS_NAME};
 use kimberlite_storage::{
     AppendQueue, CheckpointStore, Damage, DamageKind, FrameBuilder, FramePlacement, FrameView,
-    LogReader, OpenReport, StorageError, Witness, create_log, first_record, log_exists,
+    LogReader, OpenReport, StorageError, SyncStage, Witness, create_log, first_record, log_exists,
     open_observer, open_writer,
 };
 use kimberlite_types::{LogId, Position, RecordFlags, RecordKind, TenantName, Timestamp};
@@ -28,8 +28,10 @@ use crate::error::{Error, Problem};
 use crate::incarnation::{self, Incarnation};
 use crate::keys::TenantKeys;
 use crate::payload::Genesis;
+use crate::project;
 use crate::shown::Shown;
 use crate::snapshot::{Derived, Kept, SnapshotMaker, Start};
+use crate::streams::{RunPlace, RunStore};
 use crate::tenant::{Tenant, TenantInner};
 
 /// No log is begun at a time before this: 2020-01-01. A clock that nobody has set yet says less, and
@@ -315,20 +317,16 @@ fn finish(
         salts: AtomicU64::new(0),
     };
     let followers = Arc::new(Followers::new());
-    let shown = Shown::new(
+    let runs = Arc::new(run_store(database, name, &known.keys, &opened, &followers));
+    let shown = Arc::new(Shown::new(
         opened.reader.clone(),
         opened.catalog,
+        Arc::clone(&runs),
         Arc::clone(&followers),
-    );
-    let shown = Arc::new(shown);
+    ));
     let stage = opened.engine.as_ref().map(|engine| engine.log.stage());
     if let Some(stage) = &stage {
-        let driven = Arc::clone(&shown);
-        stage.after_drive(move || {
-            if let Err(error) = driven.show() {
-                tracing::error!(%error, "cannot show what was appended");
-            }
-        });
+        show_after(stage, &shown);
     }
     let snapshots = opened.engine.as_ref().map(|_| {
         Arc::new(SnapshotMaker::new(
@@ -336,7 +334,7 @@ fn finish(
             opened.reader.clone(),
             known.keys.signer.clone(),
             &known.checkpoints,
-            opened.kept,
+            (opened.kept, runs),
         ))
     });
     let inner = TenantInner {
@@ -366,6 +364,38 @@ fn finish(
     let tenant = Tenant::new(inner);
     settle(&tenant)?;
     Ok(tenant)
+}
+
+/// Where runs of streams are kept that are not in memory.
+fn run_store(
+    database: &DatabaseShared,
+    name: &TenantName,
+    keys: &TenantKeys,
+    opened: &Opened,
+    followers: &Arc<Followers>,
+) -> RunStore {
+    let options = &database.options;
+    let log_id = opened.reader.log_id();
+    RunStore::new(RunPlace {
+        disk: Arc::clone(&options.disk),
+        directory: project::projections_dir(database, name).join(STREAM_RUNS_NAME),
+        options: project::store_options(options, keys, &log_id),
+        runner: database.runner.handle(),
+        followers: Arc::clone(followers),
+        reader: opened.reader.clone(),
+        read_only: options.read_only,
+        runs_max: options.stream_runs_max,
+    })
+}
+
+/// Has what a sync that nobody waits for has made durable shown.
+fn show_after(stage: &SyncStage, shown: &Arc<Shown>) {
+    let driven = Arc::clone(shown);
+    stage.after_drive(move || {
+        if let Err(error) = driven.show() {
+            tracing::error!(%error, "cannot show what was appended");
+        }
+    });
 }
 
 /// Leaves a log that was just opened as a clean closing would: what is owed to it is recorded, and a

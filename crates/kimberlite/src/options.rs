@@ -70,6 +70,10 @@ const CHECKPOINT_DENSITY: u64 = 128;
 /// Bytes by which a log grows before a snapshot of it is made, unless the caller says otherwise.
 const SNAPSHOT_GROWTH_MIN: u64 = 4 << 20;
 
+/// Runs of events that the index of streams may have in memory before it is given a store, unless the caller
+/// says otherwise.
+const STREAM_RUNS_MAX: usize = 1 << 16;
+
 /// What a database is opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -87,6 +91,7 @@ pub(crate) struct Options {
     pub(crate) queue_limit: QueueLimit,
     pub(crate) index_stride_bytes: u64,
     pub(crate) snapshot_growth_min: u64,
+    pub(crate) stream_runs_max: usize,
     pub(crate) read_mode: ReadMode,
     pub(crate) opened_bytes_max: usize,
     pub(crate) checkpoint_records_max: u64,
@@ -135,6 +140,7 @@ impl DatabaseBuilder {
             queue_limit: QueueLimit::default(),
             index_stride_bytes: LogOptions::INDEX_STRIDE_BYTES,
             snapshot_growth_min: SNAPSHOT_GROWTH_MIN,
+            stream_runs_max: STREAM_RUNS_MAX,
             checkpoint_records_max: CHECKPOINT_RECORDS_MAX,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             checkpoint_density: CHECKPOINT_DENSITY,
@@ -235,6 +241,15 @@ impl DatabaseBuilder {
     #[must_use]
     pub fn snapshot_growth_min(mut self, bytes: u64) -> Self {
         self.options.snapshot_growth_min = bytes;
+        self
+    }
+
+    /// Runs of events of one stream, next to each other in the log, that a tenant's index of streams may have in memory
+    /// before a checkpoint moves them into a store; 65,536 unless said otherwise, of 16 bytes each. About as many
+    /// stay in memory beside a store that keeps up.
+    #[must_use]
+    pub fn stream_runs_max(mut self, runs: usize) -> Self {
+        self.options.stream_runs_max = runs;
         self
     }
 

@@ -14,12 +14,14 @@ use kimberlite_projection::{
     Follower, FollowerStatus, Named, Projection, Reads, Source as _, StoreTarget, Target,
     TargetError, WaitError,
 };
-use kimberlite_types::{Position, TenantName};
+use kimberlite_types::{LogId, Position, TenantName};
 
 use self::source::LogSource;
 pub use self::survey::ProjectionFiles;
+use crate::database::DatabaseShared;
 use crate::error::{Error, Problem};
-use crate::options::Encryption;
+use crate::keys::TenantKeys;
+use crate::options::{Encryption, Options};
 use crate::tenant::{Tenant, TenantInner};
 
 impl Tenant {
@@ -263,6 +265,22 @@ impl fmt::Debug for TargetPlace<'_> {
     }
 }
 
+/// Where what projections of a tenant derive is kept.
+pub(crate) fn projections_dir(database: &DatabaseShared, tenant: &TenantName) -> PathBuf {
+    database.tenant_dir(tenant).join("projections")
+}
+
+/// How stores of a tenant are kept: encrypted under its newest key, unless it is not.
+pub(crate) fn store_options(options: &Options, keys: &TenantKeys, log_id: &LogId) -> StoreOptions {
+    let mut store = StoreOptions::default();
+    if options.encryption != Encryption::Off {
+        let (_, _, data_key) = keys.newest();
+        let key = data_key.projection_key(log_id);
+        store.key = Some(StoreKey::new(key, Arc::clone(&options.entropy)));
+    }
+    store
+}
+
 impl TenantInner {
     /// Keeps whoever begins a projection, or touches its files, from others.
     fn projecting(&self) -> MutexGuard<'_, ()> {
@@ -271,8 +289,8 @@ impl TenantInner {
     }
 
     /// Where what projections of the tenant derive is kept.
-    pub(crate) fn projections_dir(&self) -> PathBuf {
-        self.database.tenant_dir(&self.name).join("projections")
+    fn projections_dir(&self) -> PathBuf {
+        projections_dir(&self.database, &self.name)
     }
 
     fn project<P: Projection>(self: &Arc<Self>, projection: P) -> Result<Projected<P>, Error> {
@@ -297,16 +315,8 @@ impl TenantInner {
         })
     }
 
-    /// How stores of the tenant are kept: encrypted under its newest key, unless it is not.
     fn store_options(&self) -> StoreOptions {
-        let mut options = StoreOptions::default();
-        let database = &self.database.options;
-        if database.encryption != Encryption::Off {
-            let (_, _, data_key) = self.keys.newest();
-            let key = data_key.projection_key(&self.reader.log_id());
-            options.key = Some(StoreKey::new(key, Arc::clone(&database.entropy)));
-        }
-        options
+        store_options(&self.database.options, &self.keys, &self.reader.log_id())
     }
 
     fn project_at<P: Projection>(

@@ -1,16 +1,19 @@
 //! Events as they are read.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kimberlite_crypto::Envelope;
+use kimberlite_projection::Run;
 use kimberlite_storage::{FrameCursor, FrameHeader};
 use kimberlite_types::{Offset, Position, RecordKind, StreamId, Timestamp};
 
 use crate::error::Error;
-use crate::tenant::TenantInner;
+use crate::streams::{End, Wanted};
+use crate::tenant::{TenantInner, unreadable};
 
 /// An event that was read.
 ///
@@ -137,6 +140,11 @@ pub struct RecordIter {
     next: u64,
     end: u64,
     frames: FrameCursor,
+    /// Runs of the stream at either end.
+    first: VecDeque<Run>,
+    last: VecDeque<Run>,
+    /// Whether the index led to something else than it said, once.
+    is_misled: bool,
     /// Why what was asked for behind `end` cannot be read.
     unreadable: Option<Error>,
 }
@@ -177,6 +185,9 @@ impl RecordIter {
         let end = end.min(end_max);
         Self {
             frames: FrameCursor::new(tenant.reader.clone()),
+            first: VecDeque::new(),
+            last: VecDeque::new(),
+            is_misled: false,
             tenant,
             of,
             next: start.min(end),
@@ -190,16 +201,89 @@ impl RecordIter {
         self.next
     }
 
-    /// Returns the position of the `nth` of what is iterated over.
-    fn position_of(&self, nth: u64) -> Option<Position> {
+    /// Returns the position of what comes next at one end.
+    fn position_at(&mut self, end: End) -> Result<Option<Position>, Error> {
+        let nth = match end {
+            End::First => self.next,
+            End::Last => self.end - 1,
+        };
         match self.of {
-            Of::Nothing => None,
-            Of::Positions => Some(Position::new(nth)),
-            Of::Offsets(stream) => self
-                .tenant
-                .catalog()
-                .index
-                .position_of(stream, Offset::new(nth)),
+            Of::Nothing => Ok(None),
+            Of::Positions => Ok(Some(Position::new(nth))),
+            Of::Offsets(stream) => self.position_in(stream, Offset::new(nth), end),
+        }
+    }
+
+    /// Returns where the event at an offset of a stream stands, which is the next one at one end.
+    fn position_in(
+        &mut self,
+        stream: StreamId,
+        offset: Offset,
+        end: End,
+    ) -> Result<Option<Position>, Error> {
+        let runs = match end {
+            End::First => &mut self.first,
+            End::Last => &mut self.last,
+        };
+        loop {
+            let run = match end {
+                End::First => runs.front(),
+                End::Last => runs.back(),
+            };
+            let Some(run) = run else { break };
+            if let Some(position) = run.position_of(offset) {
+                return Ok(Some(position));
+            }
+            match end {
+                End::First => runs.pop_front(),
+                End::Last => runs.pop_back(),
+            };
+        }
+        *runs = self.tenant.runs(&Wanted {
+            stream,
+            offsets: self.next..self.end,
+            end,
+        })?;
+        let position = |run: &Run| run.position_of(offset);
+        Ok(runs.iter().find_map(position))
+    }
+
+    /// Reads what comes next at one end, which is then passed.
+    fn step(&mut self, end: End) -> Result<Option<Step>, Error> {
+        let position = match self.position_at(end) {
+            Ok(position) => position,
+            Err(error) => {
+                // One error stands for all that cannot be found.
+                self.next = self.end;
+                return Err(error);
+            }
+        };
+        let offset = match end {
+            End::First => self.next,
+            End::Last => self.end - 1,
+        };
+        let read = position.map_or(Ok(None), |position| self.read(position));
+        let misleads = match self.of {
+            Of::Offsets(stream) => !is_of(&read, stream, offset),
+            Of::Positions | Of::Nothing => false,
+        };
+        if misleads && !self.is_misled {
+            self.is_misled = true;
+            self.tenant.misled();
+            self.first.clear();
+            self.last.clear();
+            return self.step(end);
+        }
+        match end {
+            End::First => self.next += 1,
+            End::Last => self.end -= 1,
+        }
+        match read {
+            // The log does not say so a second time.
+            Ok(Some(_)) if misleads => {
+                Err(unreadable("event", position.unwrap_or_default()).into())
+            }
+            read => read,
         }
     }
 
@@ -234,9 +318,7 @@ impl Iterator for RecordIter {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.end {
-            let position = self.position_of(self.next)?;
-            self.next += 1;
-            match self.read(position) {
+            match self.step(End::First) {
                 Ok(None) => return None,
                 Ok(Some(Step::To(record))) => return Some(Ok(record)),
                 Ok(Some(Step::Over(frame))) => self.next = self.next.max(frame.end).min(self.end),
@@ -253,9 +335,7 @@ impl DoubleEndedIterator for RecordIter {
             return Some(Err(error));
         }
         while self.next < self.end {
-            let position = self.position_of(self.end - 1)?;
-            self.end -= 1;
-            match self.read(position) {
+            match self.step(End::Last) {
                 Ok(None) => return None,
                 Ok(Some(Step::To(record))) => return Some(Ok(record)),
                 Ok(Some(Step::Over(frame))) => self.end = self.end.min(frame.start).max(self.next),
@@ -273,6 +353,17 @@ impl fmt::Debug for RecordIter {
             .field("next", &self.next)
             .field("end", &self.end)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether what was read can be the event at this offset of a stream. What cannot be read says nothing.
+fn is_of(read: &Result<Option<Step>, Error>, stream: StreamId, offset: u64) -> bool {
+    match read {
+        Ok(Some(Step::To(record))) => {
+            record.stream == Some(stream) && record.offset == Offset::new(offset)
+        }
+        Ok(Some(Step::Over(_)) | None) => false,
+        Err(_) => true,
     }
 }
 

@@ -1,20 +1,23 @@
 //! What readers of a tenant see, apart from its keys: it keeps neither the database nor its lock.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kimberlite_kernel::ReplayedFrame;
-use kimberlite_projection::Followers;
+use kimberlite_projection::{Followers, StreamIndex};
 use kimberlite_storage::LogReader;
 
 use crate::catalog::Catalog;
 use crate::error::Error;
+use crate::streams::RunStore;
 use crate::subscribe::Growth;
 
 #[derive(Debug)]
 pub(crate) struct Shown {
     reader: LogReader,
     catalog: RwLock<Catalog>,
+    /// Has the runs of streams that the catalog has not.
+    runs: Arc<RunStore>,
     /// Are told what became durable.
     followers: Arc<Followers>,
     growth: Growth,
@@ -23,10 +26,18 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    pub(crate) fn new(reader: LogReader, catalog: Catalog, followers: Arc<Followers>) -> Self {
+    pub(crate) fn new(
+        reader: LogReader,
+        mut catalog: Catalog,
+        runs: Arc<RunStore>,
+        followers: Arc<Followers>,
+    ) -> Self {
+        catalog.index.split_after(runs.part_runs_max());
+        runs.open_for(&catalog.index);
         Self {
             reader,
             catalog: RwLock::new(catalog),
+            runs,
             followers,
             growth: Growth::default(),
             unseen: Mutex::default(),
@@ -35,6 +46,19 @@ impl Shown {
 
     pub(crate) fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) const fn runs(&self) -> &Arc<RunStore> {
+        &self.runs
+    }
+
+    /// Takes in runs from the log that the catalog has let go of.
+    pub(crate) fn fill_runs(&self, read: StreamIndex) {
+        self.catalog_mut().index.fill_from(read);
+    }
+
+    fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds what was written, under the commit lock.
@@ -61,9 +85,18 @@ impl Shown {
         if visible == 0 {
             return Ok(());
         }
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let mut catalog = self.catalog_mut();
         let visible = unseen.drain(..visible).collect::<Vec<_>>();
-        visible.iter().try_for_each(|frame| catalog.apply(frame))
+        let applied = visible.iter().try_for_each(|frame| catalog.apply(frame));
+        let released = if catalog.index.is_split() {
+            catalog.index.release(self.runs.readable())
+        } else {
+            Vec::new()
+        };
+        // Freed when nobody waits.
+        drop((catalog, unseen));
+        drop(released);
+        applied
     }
 
     fn unseen(&self) -> MutexGuard<'_, VecDeque<ReplayedFrame>> {

@@ -18,14 +18,17 @@ use kimberlite_crypto::VerifierKey;
 use kimberlite_kernel::{State, replay};
 use kimberlite_projection::StreamIndex;
 use kimberlite_storage::{CheckpointStore, FrameView, LogBase, LogSnapshot};
-use kimberlite_types::{LogId, Position, SessionId};
+use kimberlite_types::{LogId, Position, SessionId, StreamId};
 
-use crate::catalog::{Catalog, replayed};
+use crate::catalog::{Catalog, Names, replayed};
 use crate::checkpoint::Checkpoints;
 use crate::error::{Error, Problem};
 use crate::ordered::Ordered;
 
 pub(crate) use maker::{SnapshotMaker, Wanted};
+
+/// Bytes of a snapshot from which on a second thread helps to read it.
+const SIDE_BY_SIDE_BYTES_MIN: usize = 1 << 20;
 
 /// What a log means up to some record: what deciding and reading go by.
 #[derive(Debug, Default)]
@@ -86,8 +89,16 @@ impl Derived {
     /// the bytes are anything else.
     pub(crate) fn decode(mut bytes: &[u8], position: Position) -> Option<Self> {
         let bytes = &mut bytes;
-        let state = State::from_snapshot(part(bytes)?).ok()?;
-        let index = StreamIndex::from_snapshot(part(bytes)?).ok()?;
+        let (state, index) = (part(bytes)?, part(bytes)?);
+        let (state, (names, index)) = both(
+            state.len() + index.len(),
+            || State::from_snapshot(state).ok(),
+            || {
+                let names = State::snapshot_names(state).collect::<Names>();
+                (names, StreamIndex::from_snapshot(index).ok())
+            },
+        );
+        let (state, index) = (state?, index?);
         let sessions = take(bytes)?;
         let sessions = usize::try_from(sessions).ok()?.checked_mul(8)?;
         let (sessions, rest) = bytes.split_at_checked(sessions)?;
@@ -102,17 +113,50 @@ impl Derived {
             && sessions.is_sorted_by(|a, b| a < b)
             && sessions.last() == state.session().as_ref()
             && index.streams().len() == state.streams_count()
-            && index.streams().all(|(id, events)| {
-                let stream = state.stream(id);
-                stream.is_some_and(|stream| stream.next_offset().get() == events)
-            });
+            && agree_on_streams(&state, &index);
         if !agree {
             return None;
         }
-        let mut catalog = Catalog::new(index, sessions, state.names(), substantial_end);
+        let mut catalog = Catalog::new(index, sessions, names, substantial_end);
         catalog.ordered = Arc::new(Ordered::of(&state));
         Some(Self { state, catalog })
     }
+}
+
+/// Whether both say of each stream how many events it has.
+fn agree_on_streams(state: &State, index: &StreamIndex) -> bool {
+    let streams = index.streams();
+    let half = streams.len() / 2;
+    let agrees = |(id, events): (StreamId, u64)| {
+        let stream = state.stream(id);
+        stream.is_some_and(|stream| stream.next_offset().get() == events)
+    };
+    let (one, other) = both(
+        streams.len() * size_of::<(StreamId, u64)>(),
+        || index.streams().take(half).all(agrees),
+        || index.streams().skip(half).all(agrees),
+    );
+    one && other
+}
+
+/// Does two things, side by side where there are many bytes to be read.
+fn both<A, B: Send>(
+    bytes: usize,
+    one: impl FnOnce() -> A,
+    other: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if bytes < SIDE_BY_SIDE_BYTES_MIN {
+        return (one(), other());
+    }
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        let other = other.join();
+        (
+            one,
+            other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
+    })
 }
 
 fn count(count: usize) -> u64 {

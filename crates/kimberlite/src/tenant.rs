@@ -282,7 +282,7 @@ impl Tenant {
         drop(engine);
         self.inner.shown.growth().end();
         self.inner.followers.flush();
-        self.inner.keep_snapshot();
+        self.inner.keep_last_snapshot();
         checkpoint.and(watermark)
     }
 
@@ -571,11 +571,13 @@ impl TenantInner {
 
 impl Drop for TenantInner {
     fn drop(&mut self) {
+        // Before the directory is let go.
+        self.shown.runs().end();
         self.database.opened.forget(self.holder);
     }
 }
 
-fn unreadable(kind: &'static str, position: Position) -> Problem {
+pub(crate) fn unreadable(kind: &'static str, position: Position) -> Problem {
     Problem::AdministrativeRecord { kind, position }
 }
 

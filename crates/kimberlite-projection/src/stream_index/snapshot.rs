@@ -2,16 +2,19 @@
 //!
 //! | field | |
 //! |---|---|
-//! | version | `u32`, 1 |
+//! | version | `u32`, 2 |
 //! | applied | `u64`, number of records that were taken in |
+//! | from | `u64`, position before which runs are in a store, and not here |
 //! | streams | `u64`, number of streams |
 //! | streams | in order of id, each: |
 //! | id | varint, less the id of the stream before it, of the first one as it is |
-//! | runs | varint, number of runs |
+//! | before | varint, number of events before `from` |
+//! | runs | varint, number of runs from there on |
 //! | runs | each `gap varint ‖ count varint` |
 //!
 //! `count` is the number of events of a run, `gap` the number of positions between the end of the
-//! run before it, or the record that created the stream, and its first event. Only the first gap
+//! run before it and its first event; for the first one between that and `from`, or the end of the record
+//! that created the stream where that is behind it. Only the first gap
 //! may be 0: else the two runs were one. A varint has seven bits a byte, the lowest first, the top
 //! bit set in all bytes but the last, and no more bytes than it needs.
 //!
@@ -19,12 +22,15 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::collections::VecDeque;
+
 use hashbrown::HashMap;
 use kimberlite_types::{Position, StreamId, limits};
 
-use super::{Entry, Start, StreamIndex};
+use super::part::{Part, Start, Stretch};
+use super::{Entry, Run, StreamIndex};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why bytes are not a stream index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,22 +60,22 @@ impl StreamIndex {
     pub fn to_snapshot(&self) -> Vec<u8> {
         let mut bytes = VERSION.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.applied.get().to_le_bytes());
-        let count = u64::try_from(self.streams.len()).expect("memory is smaller than 2^64 bytes");
-        bytes.extend_from_slice(&count.to_le_bytes());
+        bytes.extend_from_slice(&self.from().get().to_le_bytes());
+        bytes.extend_from_slice(&count(self.streams.len()).to_le_bytes());
         let mut last = 0;
+        let mut runs = Vec::new();
         for entry in &self.streams {
             let id = entry.id.position().get();
             put_varint(&mut bytes, id - last);
             last = id;
-            let runs = u64::try_from(entry.starts.len());
-            put_varint(&mut bytes, runs.expect("memory is smaller than 2^64 bytes"));
-            let ends = entry.starts.iter().skip(1).map(|start| start.offset);
-            let mut position = id + 1;
-            for (start, end) in entry.starts.iter().zip(ends.chain([entry.len])) {
-                let count = end - start.offset;
-                put_varint(&mut bytes, start.position - position);
-                put_varint(&mut bytes, count);
-                position = start.position + count;
+            put_varint(&mut bytes, self.found_from(entry.id).get());
+            merge(self.runs(entry.id, 0..entry.len), &mut runs);
+            put_varint(&mut bytes, count(runs.len()));
+            let mut position = self.from().get().max(id + 1);
+            for run in &runs {
+                put_varint(&mut bytes, run.position.get() - position);
+                put_varint(&mut bytes, run.count);
+                position = run.position.get() + run.count;
             }
         }
         bytes
@@ -90,13 +96,15 @@ impl StreamIndex {
         if applied > limits::POSITION_MAX {
             return Err(SnapshotError::Field { field: "applied" });
         }
+        let from = u64::from_le_bytes(take(&mut rest)?);
+        if from > applied {
+            return Err(SnapshotError::Field { field: "from" });
+        }
         // Each stream has two bytes or more, so that no count asks for more memory than that.
         let count = bounded(u64::from_le_bytes(take(&mut rest)?), rest)?;
-        let mut index = Self {
-            applied: Position::new(applied),
-            streams: Vec::with_capacity(count),
-            slots: HashMap::with_capacity(count),
-        };
+        let mut streams = Vec::with_capacity(count);
+        let mut slots = HashMap::with_capacity(count);
+        let mut part = Part::new(Position::new(from));
         let mut last = 0;
         for nth in 0..count {
             let step = take_varint(&mut rest)?;
@@ -104,46 +112,81 @@ impl StreamIndex {
             let id = id.and_then(|step| step.checked_add(last));
             let id = id.filter(|&id| id < applied);
             last = id.ok_or(SnapshotError::Field { field: "stream" })?;
-            let entry = Entry::take(&mut rest, last, applied)?;
-            index.slots.insert(entry.id, nth);
-            index.streams.push(entry);
+            let id = StreamId::new(Position::new(last));
+            let len = take_stream(&mut rest, &mut part, id, applied)?;
+            slots.insert(id, nth);
+            streams.push(Entry { id, len });
         }
-        if rest.is_empty() {
-            Ok(index)
-        } else {
-            Err(SnapshotError::Length)
+        if !rest.is_empty() {
+            return Err(SnapshotError::Length);
+        }
+        Ok(Self {
+            applied: Position::new(applied),
+            streams,
+            slots,
+            parts: VecDeque::from([part]),
+            ..Self::default()
+        })
+    }
+}
+
+/// Takes the runs of a stream into a part; returns how many events the stream has.
+fn take_stream(
+    rest: &mut &[u8],
+    part: &mut Part,
+    stream: StreamId,
+    applied: u64,
+) -> Result<u64, SnapshotError> {
+    let (from, created) = (part.first.get(), stream.position().get() + 1);
+    let before = take_varint(rest)?;
+    if before > from.saturating_sub(created) {
+        return Err(SnapshotError::Field { field: "before" });
+    }
+    let runs = take_varint(rest)?;
+    let runs = bounded(runs, rest)?;
+    let mut starts = Vec::with_capacity(runs);
+    let mut len = before;
+    let mut end = from.max(created);
+    for nth in 0..runs {
+        let (gap, count) = (take_varint(rest)?, take_varint(rest)?);
+        if (gap == 0 && nth > 0) || count == 0 {
+            return Err(SnapshotError::Field { field: "run" });
+        }
+        let position = end.checked_add(gap);
+        let after = position.and_then(|position| position.checked_add(count));
+        let (Some(position), Some(after)) = (position, after.filter(|&after| after <= applied))
+        else {
+            return Err(SnapshotError::Field { field: "run" });
+        };
+        starts.push(Start {
+            offset: len,
+            position,
+        });
+        len += count;
+        end = after;
+    }
+    if runs > 0 {
+        part.runs += runs;
+        part.streams.insert(stream, Stretch { starts, end: len });
+    }
+    Ok(len)
+}
+
+/// Puts together what goes on from one part to the next.
+fn merge(runs: impl Iterator<Item = Run>, merged: &mut Vec<Run>) {
+    merged.clear();
+    for run in runs {
+        match merged.last_mut() {
+            Some(last) if last.position.checked_add(last.count) == Some(run.position) => {
+                last.count += run.count;
+            }
+            _ => merged.push(run),
         }
     }
 }
 
-impl Entry {
-    fn take(rest: &mut &[u8], id: u64, applied: u64) -> Result<Self, SnapshotError> {
-        let runs = take_varint(rest)?;
-        let runs = bounded(runs, rest)?;
-        let mut entry = Self {
-            id: StreamId::new(Position::new(id)),
-            len: 0,
-            starts: Vec::with_capacity(runs),
-        };
-        let mut end = id + 1;
-        for nth in 0..runs {
-            let (gap, count) = (take_varint(rest)?, take_varint(rest)?);
-            if (gap == 0 && nth > 0) || count == 0 {
-                return Err(SnapshotError::Field { field: "run" });
-            }
-            let position = end.checked_add(gap);
-            let after = position.and_then(|position| position.checked_add(count));
-            let (Some(position), Some(after)) = (position, after.filter(|&after| after <= applied))
-            else {
-                return Err(SnapshotError::Field { field: "run" });
-            };
-            let offset = entry.len;
-            entry.starts.push(Start { offset, position });
-            entry.len += count;
-            end = after;
-        }
-        Ok(entry)
-    }
+fn count(count: usize) -> u64 {
+    u64::try_from(count).expect("memory is smaller than 2^64 bytes")
 }
 
 /// Returns a count of things that have two bytes or more each.
@@ -247,12 +290,13 @@ mod tests {
 
     #[test]
     fn the_bytes_are_those_of_the_format() {
-        let mut expected = vec![1, 0, 0, 0];
+        let mut expected = vec![2, 0, 0, 0];
         expected.extend(315_u64.to_le_bytes());
+        expected.extend(0_u64.to_le_bytes());
         expected.extend(2_u64.to_le_bytes());
         // 301 positions between the record of the first stream and its first event.
-        expected.extend([1, 3, 0xad, 0x02, 5, 1, 4, 1, 1]);
-        expected.extend([1, 1, 0, 0xac, 0x02]);
+        expected.extend([1, 0, 3, 0xad, 0x02, 5, 1, 4, 1, 1]);
+        expected.extend([1, 0, 1, 0, 0xac, 0x02]);
         assert_eq!(index().to_snapshot(), expected);
     }
 
@@ -260,17 +304,19 @@ mod tests {
     fn what_no_index_holds_is_refused() {
         let bytes = index().to_snapshot();
         let field = |field| SnapshotError::Field { field };
-        let cases: [(usize, &[u8], SnapshotError); 10] = [
-            (0, &[2], SnapshotError::Version { found: 2 }),
+        let cases: [(usize, &[u8], SnapshotError); 12] = [
+            (0, &[1], SnapshotError::Version { found: 1 }),
             (4, &[0xff; 8], field("applied")),
             (4, &[0x3a, 0x01], field("run")),
-            (12, &[9], SnapshotError::Length),
-            (12, &[1], SnapshotError::Length),
-            (20, &[0], field("stream")),
-            (21, &[0xff, 0xff, 0x7f], SnapshotError::Length),
-            (24, &[0], field("run")),
-            (25, &[0], field("run")),
-            (22, &[0x80, 0x00], field("number")),
+            (12, &[0x3c, 0x01], field("from")),
+            (20, &[9], SnapshotError::Length),
+            (20, &[1], SnapshotError::Length),
+            (28, &[0], field("stream")),
+            (29, &[1], field("before")),
+            (30, &[0xff, 0xff, 0x7f], SnapshotError::Length),
+            (33, &[0], field("run")),
+            (34, &[0], field("run")),
+            (31, &[0x80, 0x00], field("number")),
         ];
         for (at, change, error) in cases {
             let mut changed = bytes.clone();

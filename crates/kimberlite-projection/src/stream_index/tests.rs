@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use kimberlite_types::Timestamp;
+use kimberlite_types::{ChainHash, LogId, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
+use crate::projection::{ApplyError, Projection as _};
+use crate::store::{Applied, Identity, Store, StoreOptions};
+use crate::{Batch, Frames, StoredRuns, StreamRuns};
 
 /// What a log is made of: a new stream, events of the nth stream, a record of another kind.
 #[derive(Clone, Copy, Debug)]
@@ -90,18 +93,43 @@ fn check_invariants(index: &StreamIndex) {
     assert_eq!(index.streams.len(), index.slots.len());
     for (slot, entry) in index.streams.iter().enumerate() {
         assert_eq!(index.slots.get(&entry.id), Some(&slot));
-        assert_eq!(entry.starts.is_empty(), entry.len == 0);
-        assert!(entry.starts.first().is_none_or(|first| first.offset == 0));
-        assert!(
-            entry
-                .starts
-                .last()
-                .is_none_or(|last| last.offset < entry.len)
+        let mut end = index.found_from(entry.id).get();
+        assert!(end == 0 || index.from() > Position::ZERO);
+        for run in index.runs(entry.id, 0..u64::MAX) {
+            assert_eq!(run.offset.get(), end);
+            end += run.count;
+        }
+        assert_eq!(end, entry.len);
+    }
+    let parts = index.parts.iter();
+    assert!((1..=PARTS_MAX).contains(&parts.len()));
+    assert!(parts.clone().is_sorted_by(|a, b| a.first < b.first));
+    for (part, next) in parts
+        .clone()
+        .zip(parts.map(|part| part.first.get()).skip(1).chain([u64::MAX]))
+    {
+        let stretches = part.streams.values();
+        assert_eq!(
+            stretches.clone().map(|it| it.starts.len()).sum::<usize>(),
+            part.runs
         );
-        for pair in entry.starts.windows(2) {
-            assert!(pair[0].offset < pair[1].offset);
-            let after = pair[0].position + (pair[1].offset - pair[0].offset);
-            assert!(after < pair[1].position, "runs that touch are merged");
+        for stretch in stretches {
+            let ends = stretch.starts.iter().skip(1).map(|start| start.offset);
+            let mut position = part.first.get();
+            for (nth, (start, end)) in stretch
+                .starts
+                .iter()
+                .zip(ends.chain([stretch.end]))
+                .enumerate()
+            {
+                assert!(start.offset < end);
+                assert!(
+                    position + u64::from(nth > 0) <= start.position,
+                    "runs that touch are merged"
+                );
+                position = start.position + (end - start.offset);
+            }
+            assert!(position <= next, "a part ends where the next one begins");
         }
     }
 }
@@ -113,7 +141,7 @@ fn positions(runs: impl Iterator<Item = Run>) -> Vec<Position> {
 
 fn check_range(index: &StreamIndex, stream: StreamId, events: &[Position], range: (u64, u64)) {
     let (first, end) = range;
-    let offsets = Offset::new(first)..Offset::new(end);
+    let offsets = first..end;
     let runs: Vec<Run> = index.runs(stream, offsets.clone()).collect();
     let bounds = |at: u64| usize::try_from(at).unwrap().min(events.len());
     let expected = events.get(bounds(first)..bounds(end)).unwrap_or_default();
@@ -126,7 +154,6 @@ fn check_range(index: &StreamIndex, stream: StreamId, events: &[Position], range
     assert_eq!(backward, runs, "both directions give the same runs");
 
     let mut both = index.runs(stream, offsets);
-    assert_eq!(both.len(), runs.len());
     let mut met = Vec::new();
     let mut tail = Vec::new();
     while let Some(run) = both.next() {
@@ -156,7 +183,7 @@ proptest! {
                 let found = index.position_of(*stream, Offset::new(offset as u64));
                 prop_assert_eq!(found, events.get(offset).copied());
             }
-            prop_assert_eq!(&positions(index.runs(*stream, ..)), events);
+            prop_assert_eq!(&positions(index.runs(*stream, 0..u64::MAX)), events);
             check_range(&index, *stream, events, range);
             check_range(&index, *stream, events, (range.0, u64::MAX));
         }
@@ -174,7 +201,7 @@ fn events_next_to_each_other_are_one_run() {
         position: Position::new(2),
         count: 9,
     };
-    assert_eq!(index.runs(stream, ..).collect::<Vec<_>>(), [run]);
+    assert_eq!(index.runs(stream, 0..u64::MAX).collect::<Vec<_>>(), [run]);
 }
 
 #[test]
@@ -188,7 +215,7 @@ fn idle_watermarks_are_passed_over_whatever_kind_they_name() {
 }
 
 #[test]
-fn bounds_of_every_sort_are_understood() {
+fn offsets_that_are_not_there_have_no_runs() {
     let append = Step::Append { nth: 0, count: 3 };
     let pass = Step::Pass {
         kind: RecordKind::Checkpoint,
@@ -197,24 +224,17 @@ fn bounds_of_every_sort_are_understood() {
     let (frames, _) = write(&[Step::Create, append, pass, append]);
     let index = index_of(&frames, 9);
     let stream = StreamId::new(Position::new(1));
-    let at = Offset::new;
     let check = |runs: Runs<'_>, expected: &[u64]| {
         let found: Vec<u64> = positions(runs).into_iter().map(Position::get).collect();
         assert_eq!(found, expected);
     };
-    check(index.runs(stream, ..), &[2, 3, 4, 6, 7, 8]);
-    check(index.runs(stream, at(2)..=at(3)), &[4, 6]);
-    check(index.runs(stream, ..=at(u64::MAX)), &[2, 3, 4, 6, 7, 8]);
+    check(index.runs(stream, 0..u64::MAX), &[2, 3, 4, 6, 7, 8]);
+    check(index.runs(stream, 2..4), &[4, 6]);
+    check(index.runs(stream, 6..7), &[]);
     check(
-        index.runs(stream, (Bound::Excluded(at(2)), Bound::Unbounded)),
-        &[6, 7, 8],
-    );
-    check(
-        index.runs(stream, (Bound::Excluded(at(u64::MAX)), Bound::Unbounded)),
+        index.runs(StreamId::new(Position::new(0)), 0..u64::MAX),
         &[],
     );
-    check(index.runs(stream, at(6)..), &[]);
-    check(index.runs(StreamId::new(Position::new(0)), ..), &[]);
 }
 
 #[test]
@@ -266,4 +286,140 @@ fn events_that_do_not_fit_their_stream_stop_the_index_where_they_stand() {
     check(events(Some(0), Some(0)), "stream 0, which does not exist");
     check(events(None, Some(0)), "name no stream and offset");
     check(events(Some(1), None), "name no stream and offset");
+}
+
+impl Frames for Vec<FrameSummary> {
+    fn frames(
+        &self,
+        positions: Range<Position>,
+        take: &mut dyn FnMut(&FrameSummary),
+    ) -> Result<(), ApplyError> {
+        let frames = self.iter();
+        let frames = frames.filter(|frame| positions.contains(&frame.position) && frame.count > 0);
+        frames.for_each(take);
+        Ok(())
+    }
+}
+
+/// An index of which a store takes what is before `stored`, and the store.
+fn divided(
+    frames: &[FrameSummary],
+    part_runs_max: usize,
+    batch_frames: usize,
+    stored: Position,
+) -> (StreamIndex, StoredRuns) {
+    let mut index = StreamIndex::new();
+    index.split_after(part_runs_max);
+    let identity = Identity::new(LogId::new([1; 32]), STREAM_RUNS_NAME, 1);
+    let mut store = Store::in_memory(identity, StoreOptions::default()).unwrap();
+    let runs = StreamRuns::new(frames.to_vec());
+    for frames in frames.chunks(batch_frames) {
+        let first = index.applied();
+        let run = FrameRun::new(first, frames).unwrap();
+        index.apply(&run).unwrap();
+        if run.end() <= stored {
+            let end = Applied {
+                position: run.end(),
+                chain: ChainHash::new([0; 32]),
+            };
+            let mut write = store.write();
+            let batch = Batch::new(first, &[], end).unwrap();
+            runs.apply(&batch, &mut write).unwrap();
+            write.commit(end).unwrap();
+        }
+        index.release(store.applied().position);
+        check_invariants(&index);
+    }
+    (index, StoredRuns::from(store.snapshot()))
+}
+
+/// All runs before offset `end` that the store gives, a few at a time, in both directions.
+fn stored_positions(
+    stored: &StoredRuns,
+    stream: StreamId,
+    end: u64,
+    runs_max: usize,
+) -> Vec<Position> {
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    let mut next = 0;
+    while next < end {
+        let runs = stored.first_runs(stream, next..end, runs_max).unwrap();
+        assert!((1..=runs_max).contains(&runs.len()), "there is more");
+        next += runs.iter().map(|run| run.count).sum::<u64>();
+        first.extend(positions(runs.into_iter()));
+    }
+    let mut next = end;
+    while next > 0 {
+        let runs = stored.last_runs(stream, 0..next, runs_max).unwrap();
+        assert!((1..=runs_max).contains(&runs.len()), "there is more");
+        next -= runs.iter().map(|run| run.count).sum::<u64>();
+        let mut some = positions(runs.into_iter());
+        some.append(&mut last);
+        last = some;
+    }
+    assert_eq!(first, last);
+    first
+}
+
+proptest! {
+    #[test]
+    fn what_was_let_go_of_is_in_the_store(
+        steps in prop::collection::vec(step(), 0..80),
+        (part_runs_max, batch_frames, runs_max) in (1..6_usize, 1..9_usize, 1..5_usize),
+        stored in 0..200_u64,
+    ) {
+        let (frames, model) = write(&steps);
+        let (index, runs) = divided(&frames, part_runs_max, batch_frames, Position::new(stored));
+        prop_assert!(index.from() <= runs.applied().position);
+        let read = StreamIndex::from_snapshot(&index.to_snapshot()).unwrap();
+        prop_assert_eq!(read.to_snapshot(), index.to_snapshot());
+        prop_assert!(read.streams().eq(index.streams()));
+        for (stream, events) in &model {
+            let from = index.found_from(*stream);
+            prop_assert_eq!(read.found_from(*stream), from);
+            let (before, behind) = events.split_at(usize::try_from(from.get()).unwrap());
+            for index in [&index, &read] {
+                prop_assert_eq!(&positions(index.runs(*stream, 0..u64::MAX)), behind);
+                for (offset, position) in events.iter().enumerate() {
+                    let offset = Offset::new(offset as u64);
+                    let expected = (offset >= from).then_some(*position);
+                    prop_assert_eq!(index.position_of(*stream, offset), expected);
+                }
+            }
+            prop_assert_eq!(stored_positions(&runs, *stream, from.get(), runs_max), before);
+        }
+        let mut whole = index.clone();
+        let mut all = StreamIndex::new();
+        let before: Vec<_> = frames.iter().filter(|it| it.position < index.from()).copied().collect();
+        all.apply(&FrameRun::new(Position::ZERO, &before).unwrap()).unwrap();
+        prop_assert!(whole.fill_from(all));
+        for (stream, events) in &model {
+            prop_assert_eq!(&positions(whole.runs(*stream, 0..u64::MAX)), events);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_over_many_batches_is_one_entry_of_the_store() {
+    let append = Step::Append { nth: 0, count: 3 };
+    let steps: Vec<_> = [Step::Create].into_iter().chain([append; 50]).collect();
+    let (frames, _) = write(&steps);
+    let (_, runs) = divided(&frames, 1, 1, Position::new(1_000));
+    let stream = StreamId::new(Position::new(1));
+    let found = runs.first_runs(stream, 0..150, 9).unwrap();
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn parts_are_few_while_no_store_comes_along() {
+    let (mut steps, append) = (vec![Step::Create, Step::Create], |nth| Step::Append {
+        nth,
+        count: 1,
+    });
+    steps.extend((0..1_000).map(|n| append(n % 2)));
+    let (frames, _) = write(&steps);
+    let (index, _) = divided(&frames, 4, 7, Position::ZERO);
+    assert_eq!((index.parts.len(), index.runs_here()), (PARTS_MAX, 1_000));
+    let (index, _) = divided(&frames, 4, 7, Position::new(10_000));
+    assert!(index.runs_here() < 16, "{}", index.runs_here());
 }

@@ -12,6 +12,7 @@ use kimberlite_types::{ChainHash, Offset, Position, RecordKind, StreamId, Stream
 use crate::error::{Error, Problem};
 use crate::ordered::Ordered;
 use crate::read::{Record, RecordPlace};
+use crate::streams::knows;
 use crate::tenant::TenantInner;
 
 /// The log of a tenant up to what is durable.
@@ -31,9 +32,7 @@ impl LogSource {
 
     /// Whether a state that was derived up to `applied` is one of this log.
     pub(super) fn knows(&self, applied: Applied) -> bool {
-        let Applied { position, chain } = applied;
-        let is_here = || matches!(self.chain_before(position), Ok(Some(here)) if here == chain);
-        position == Position::ZERO || (position <= self.end() && is_here())
+        knows(&self.tenant.reader, applied)
     }
 
     /// The chain hash before `position`, where a frame begins or the log ends there.

@@ -15,6 +15,7 @@ use super::{Derived, Kept, Start, count};
 use crate::checkpoint::Checkpoints;
 use crate::error::Error;
 use crate::options::Options;
+use crate::streams::RunStore;
 
 /// Makes the snapshots of an open tenant. Holds nothing that keeps the tenant open.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct SnapshotMaker {
     verifier: VerifierKey,
     store: CheckpointStore,
     growth_min: u64,
+    /// Has the runs of streams that a snapshot has not.
+    runs: Arc<RunStore>,
     /// Whoever makes a snapshot holds this.
     kept: Mutex<Kept>,
     /// The newest checkpoint, until there is a snapshot of it.
@@ -50,7 +53,7 @@ impl SnapshotMaker {
         reader: LogReader,
         signer: Signer,
         checkpoints: &Checkpoints,
-        kept: Kept,
+        (kept, runs): (Kept, Arc<RunStore>),
     ) -> Self {
         Self {
             disk: Arc::clone(&options.disk),
@@ -59,6 +62,7 @@ impl SnapshotMaker {
             verifier: checkpoints.verifier().clone(),
             store: checkpoints.store().clone(),
             growth_min: options.snapshot_growth_min,
+            runs,
             kept: Mutex::new(kept),
             wanted: Mutex::default(),
             is_outdated: AtomicBool::new(false),
@@ -95,9 +99,21 @@ impl SnapshotMaker {
             // One is being made: the next checkpoint comes.
             Err(TryLockError::WouldBlock) => return,
         };
-        if hold(&self.wanted).is_none() || !self.has_grown_enough(kept) {
-            return;
+        if hold(&self.wanted).is_some() && self.has_grown_enough(kept) {
+            self.make_in(background);
         }
+    }
+
+    /// Makes that of the last checkpoint likewise, also while another one is being made.
+    pub(crate) fn make_last(self: &Arc<Self>, background: &Background) {
+        if self.is_making() {
+            self.make_in(background);
+        } else {
+            self.make(background);
+        }
+    }
+
+    fn make_in(self: &Arc<Self>, background: &Background) {
         let maker = Arc::clone(self);
         background.run(move || {
             if let Err(error) = maker.make_now() {
@@ -118,6 +134,9 @@ impl SnapshotMaker {
         let Some(wanted) = *hold(&self.wanted) else {
             return Ok(());
         };
+        if !self.has_grown_enough(*kept) {
+            return Ok(());
+        }
         // Before the sizes are read: what is written anew later outdates this one.
         let was_outdated = self.is_outdated.swap(false, Ordering::AcqRel);
         let made = self.make_of(wanted, &mut kept);
@@ -134,7 +153,7 @@ impl SnapshotMaker {
             return Ok(false);
         };
         let log_bytes = self.reader.used_bytes();
-        let derived = self.derive(kept.position, position)?;
+        let mut derived = self.derive(kept.position, position)?;
         if derived.state.digest() != wanted.digest {
             self.differs.get_or_init(|| position);
             let position = position.get();
@@ -152,6 +171,9 @@ impl SnapshotMaker {
             time: derived.state.last_time(),
             closed,
         };
+        if self.runs.settle(&derived.catalog.index, position) {
+            derived.catalog.index.release(position);
+        }
         let contents = derived.encode().expect("a log has its genesis record");
         drop(derived);
         let snapshot = LogSnapshot {

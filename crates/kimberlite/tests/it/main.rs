@@ -24,6 +24,7 @@ mod reads;
 mod repair;
 mod restore;
 mod retention;
+mod streams;
 mod support;
 mod thinning;
 mod wakers;
