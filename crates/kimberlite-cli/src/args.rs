@@ -84,7 +84,7 @@ pub(crate) enum Command {
     Checkpoint(Tenant),
     /// Show segments, keys by id, sessions and checkpoints.
     Inspect(Tenant),
-    /// Count records, events, streams and bytes.
+    /// Count records, events, streams and bytes, and what this command asked of its caches.
     Stats(Tenant),
     /// See everything at work on a fresh database.
     Demo(Demo),

@@ -19,6 +19,22 @@ const CIPHERS_MAX: usize = 64;
 pub(crate) struct Recent<K: Hash + Eq, V> {
     entries: LruCache<K, V>,
     count_max: usize,
+    hits: u64,
+    misses: u64,
+}
+
+/// What a cache of hot metadata was asked for since its tenant was opened, and what it holds now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// How often it had what it was asked for.
+    pub hits: u64,
+    /// How often it had not, and the log or its index was asked.
+    pub misses: u64,
+    /// Entries that it holds.
+    pub entries: u64,
+    /// Entries that it holds at most: the one that was not asked for the longest makes room.
+    pub entries_max: u64,
 }
 
 impl<K: Hash + Eq, V> Recent<K, V> {
@@ -26,11 +42,20 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         Self {
             entries: LruCache::unbounded(),
             count_max,
+            hits: 0,
+            misses: 0,
         }
     }
 
     pub(crate) fn find(&mut self, key: &K) -> Option<&V> {
-        self.entries.get(key)
+        let found = self.entries.get(key);
+        let counter = if found.is_some() {
+            &mut self.hits
+        } else {
+            &mut self.misses
+        };
+        *counter += 1;
+        found
     }
 
     pub(crate) fn insert(&mut self, key: K, value: V) {
@@ -39,6 +64,19 @@ impl<K: Hash + Eq, V> Recent<K, V> {
             self.entries.pop_lru();
         }
     }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        CacheStats {
+            hits: self.hits,
+            misses: self.misses,
+            entries: as_count(self.entries.len()),
+            entries_max: as_count(self.count_max),
+        }
+    }
+}
+
+pub(crate) fn as_count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// The caches of a tenant.
@@ -84,5 +122,25 @@ mod tests {
         recent.insert(3, 3);
         let left = (0..4).filter(|key| recent.find(key).is_some());
         assert_eq!(left.collect::<Vec<_>>(), [0, 2, 3]);
+    }
+
+    #[test]
+    fn what_was_found_and_what_was_not_is_counted_and_the_bound_holds() {
+        let mut recent = Recent::new(5);
+        let stats = |hits, misses, entries| CacheStats {
+            hits,
+            misses,
+            entries,
+            entries_max: 5,
+        };
+        assert_eq!(recent.stats(), stats(0, 0, 0));
+        for key in 0..100_u64 {
+            assert!(recent.find(&key).is_none());
+            recent.insert(key, key);
+            // The same entry once more takes no other's place.
+            recent.insert(key, key);
+            assert_eq!(recent.find(&key), Some(&key));
+            assert_eq!(recent.stats(), stats(key + 1, key + 1, 5.min(key + 1)));
+        }
     }
 }

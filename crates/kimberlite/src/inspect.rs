@@ -4,6 +4,7 @@
 use kimberlite_storage::{FrameHeader, SegmentSummary};
 use kimberlite_types::{Position, SessionId};
 
+use crate::cache::{CacheStats, Caches, as_count};
 use crate::error::Error;
 use crate::tenant::Tenant;
 
@@ -37,7 +38,7 @@ pub struct KeySummary {
     pub epoch: u32,
 }
 
-/// Sizes of a tenant.
+/// Sizes of a tenant, and what its caches were asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -58,6 +59,12 @@ pub struct Stats {
     pub index_bytes: u64,
     /// Bytes of memory that the index from streams to positions takes.
     pub stream_index_bytes: u64,
+    /// The cache of ids of streams by their names: an append asks it, and a read of a stream.
+    pub stream_ids: CacheStats,
+    /// The cache of names of streams by their ids, which are decrypted.
+    pub stream_names: CacheStats,
+    /// The cache of ciphers of key sessions, each derived from its data key.
+    pub session_ciphers: CacheStats,
 }
 
 impl Tenant {
@@ -110,6 +117,16 @@ impl Tenant {
         let segments = inner
             .reader
             .segments(inner.database.options.disk.as_ref())?;
+        let (stream_ids, stream_names, session_ciphers) = {
+            let caches = inner.caches();
+            let Caches {
+                stream_ids,
+                stream_names,
+                ciphers,
+                session: _,
+            } = &*caches;
+            (stream_ids.stats(), stream_names.stats(), ciphers.stats())
+        };
         let catalog = inner.catalog();
         let streams = catalog.index.streams();
         Ok(Stats {
@@ -121,10 +138,9 @@ impl Tenant {
             file_bytes: segments.iter().map(|segment| segment.file_bytes).sum(),
             index_bytes: as_count(inner.reader.index_bytes()),
             stream_index_bytes: as_count(catalog.index.memory_bytes()),
+            stream_ids,
+            stream_names,
+            session_ciphers,
         })
     }
-}
-
-fn as_count(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }

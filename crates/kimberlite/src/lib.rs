@@ -95,6 +95,7 @@ mod verify;
 
 pub use append::{Ack, AppendFuture, AppendOptions, DurableFuture, WhenFull};
 pub use backup::{BackupOptions, BackupProgress, BackupReport, TenantBackup};
+pub use cache::CacheStats;
 pub use checkpoint::Checkpoint;
 pub use database::Database;
 pub use doctor::{Condition, Diagnosis, Symptom};

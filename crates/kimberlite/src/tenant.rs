@@ -324,7 +324,7 @@ impl TenantInner {
         Ok(self.stage.as_ref().ok_or(Problem::ReadOnly)?)
     }
 
-    fn caches(&self) -> MutexGuard<'_, Caches> {
+    pub(crate) fn caches(&self) -> MutexGuard<'_, Caches> {
         self.caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

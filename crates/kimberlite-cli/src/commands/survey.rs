@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use kimberlite::Database;
-use serde_json::json;
+use kimberlite::{CacheStats, Database};
+use serde_json::{Value, json};
 
 use super::survey_tenant;
 use crate::args::Tenant;
@@ -23,16 +23,24 @@ pub(crate) fn streams(db: &Path, args: &Tenant, output: &Output) -> Result<ExitC
 
 pub(crate) fn stats(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {
     let stats = survey_tenant(db, &args.tenant)?.stats()?;
+    let caches = [
+        ("stream_ids", stats.stream_ids),
+        ("stream_names", stats.stream_names),
+        ("session_ciphers", stats.session_ciphers),
+    ];
+    let mut text = vec![format!(
+        "{} records, {} events in {} streams, {} segments, {} bytes used of {}",
+        stats.records,
+        stats.events,
+        stats.streams,
+        stats.segments,
+        stats.used_bytes,
+        stats.file_bytes
+    )];
+    text.extend(caches.map(|(name, cache)| cache_line(name, &cache)));
+    let caches = caches.map(|(name, cache)| (name.to_owned(), cache_value(&cache)));
     output.line(
-        &format!(
-            "{} records, {} events in {} streams, {} segments, {} bytes used of {}",
-            stats.records,
-            stats.events,
-            stats.streams,
-            stats.segments,
-            stats.used_bytes,
-            stats.file_bytes
-        ),
+        &text.join("\n"),
         &json!({
             "records": stats.records,
             "events": stats.events,
@@ -40,9 +48,26 @@ pub(crate) fn stats(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCod
             "segments": stats.segments,
             "used_bytes": stats.used_bytes,
             "file_bytes": stats.file_bytes,
+            "caches": Value::Object(caches.into_iter().collect()),
         }),
     )?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn cache_line(name: &str, cache: &CacheStats) -> String {
+    format!(
+        "cache {name}: {} hits, {} misses, {} of {} entries",
+        cache.hits, cache.misses, cache.entries, cache.entries_max
+    )
+}
+
+fn cache_value(cache: &CacheStats) -> Value {
+    json!({
+        "hits": cache.hits,
+        "misses": cache.misses,
+        "entries": cache.entries,
+        "entries_max": cache.entries_max,
+    })
 }
 
 pub(crate) fn inspect(db: &Path, args: &Tenant, output: &Output) -> Result<ExitCode, Failure> {

@@ -47,6 +47,18 @@ fn streams_sizes_parts_and_checkpoints_are_shown() {
         (&stats["events"], &stats["streams"]),
         (&json!(3), &json!(2))
     );
+    // Counting asks no cache; the bounds are those of the facade.
+    for (cache, entries_max) in [
+        ("stream_ids", 4096),
+        ("stream_names", 4096),
+        ("session_ciphers", 64),
+    ] {
+        let counted = json!({"hits": 0, "misses": 0, "entries": 0, "entries_max": entries_max});
+        assert_eq!(stats["caches"][cache], counted, "{cache}");
+    }
+    let text = shell.lines(&["stats", "-t", "t"]);
+    let line = "cache session_ciphers: 0 hits, 0 misses, 0 of 64 entries";
+    assert_eq!(text.last().map(String::as_str), Some(line));
     let checkpoint = &shell.json(&["checkpoint", "-t", "t"])[0];
     let parts = &shell.json(&["inspect", "-t", "t"])[0];
     let sizes = parts["checkpoints"].as_array().unwrap();
