@@ -6,8 +6,9 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::hash::BuildHasher as _;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use kimberlite_types::limits::{IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_POSITIONS_MAX};
 use kimberlite_types::{
     Idempotency, IdempotencyKeyHash, Offset, Position, RequestHash, SessionId, StreamId, Timestamp,
@@ -33,14 +34,24 @@ impl Default for Bounds {
 }
 
 /// The appends that are known by their keys.
+///
+/// They stand in a queue, where the oldest is found without a search, and the table of keys has but
+/// their numbers: so it stays small enough for the caches of a processor.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    firsts: HashMap<IdempotencyKeyHash, Known>,
-    /// Where each begins, the oldest first.
-    order: VecDeque<(Position, IdempotencyKeyHash)>,
+    /// The number of each append, found by its key.
+    numbers: HashTable<u32>,
+    hashes: DefaultHashBuilder,
+    /// The appends, the oldest first.
+    order: VecDeque<(IdempotencyKeyHash, Known)>,
+    /// The number of the oldest. They are counted up and wrap around: far fewer than there are numbers
+    /// are known at one time.
+    oldest: u32,
     pub(crate) mix: u64,
     bounds: Bounds,
 }
+
+const _: () = assert!(IDEMPOTENCY_KEYS_MAX < u32::MAX as usize);
 
 /// An append, and what it asked for: the first of those that carried its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,17 +97,19 @@ impl Window {
     pub(crate) fn with_bounds(bounds: Bounds) -> Self {
         Self {
             bounds,
+            // So that the numbers soon wrap around.
+            oldest: u32::MAX - 1,
             ..Self::default()
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.order.is_empty() && self.firsts.is_empty() && self.mix == 0
+        self.order.is_empty() && self.numbers.is_empty() && self.mix == 0
     }
 
     /// Returns where the append stands of which this is a retry; none when its key is new.
     pub(crate) fn find(&self, idempotency: &Idempotency) -> Result<Option<Slot>, Rejection> {
-        match self.firsts.get(&idempotency.key) {
+        match self.first(&idempotency.key) {
             None => Ok(None),
             Some(first) if first.request == idempotency.request => Ok(Some(first.slot())),
             Some(first) => Err(Rejection::KeyReused {
@@ -105,25 +118,54 @@ impl Window {
         }
     }
 
-    /// Adds an append whose key is not known, and lets go of the oldest where there are too many.
+    /// Adds an append, unless its key is known, and lets go of the oldest where there are too many.
     /// Returns whether the key was new.
     pub(crate) fn put(&mut self, key: IdempotencyKeyHash, first: Known) -> bool {
-        let entry = digest::key_entry(&key, &first);
-        if self.firsts.insert(key, first).is_some() {
-            return false;
+        let is_new = self.first(&key).is_none();
+        if is_new {
+            self.put_new(key, first);
         }
+        is_new
+    }
+
+    /// As [`put`](Self::put), of a key that was looked for before.
+    pub(crate) fn put_new(&mut self, key: IdempotencyKeyHash, first: Known) {
+        debug_assert!(self.first(&key).is_none(), "a key is known once");
+        let last = self.order.back();
         debug_assert!(
-            self.order
-                .back()
-                .is_none_or(|(last, _)| *last < first.position),
+            last.is_none_or(|(_, last)| last.position < first.position),
             "appends come in the order of the log"
         );
-        self.order.push_back((first.position, key));
-        self.mix = self.mix.wrapping_add(entry);
+        let known = u32::try_from(self.order.len()).expect("the limits say so");
+        let number = self.oldest.wrapping_add(known);
+        self.order.push_back((key, first));
+        let Self {
+            numbers,
+            hashes,
+            order,
+            oldest,
+            ..
+        } = self;
+        let hash_of = |number: &u32| {
+            let nth = number.wrapping_sub(*oldest) as usize;
+            let (key, _) = order.get(nth).expect("a number is that of a known append");
+            hashes.hash_one(key)
+        };
+        numbers.insert_unique(hashes.hash_one(key), number, hash_of);
+        self.mix = self.mix.wrapping_add(digest::key_entry(&key, &first));
         if self.order.len() > self.bounds.keys {
             self.let_go_of_oldest();
         }
-        true
+    }
+
+    fn first(&self, key: &IdempotencyKeyHash) -> Option<&Known> {
+        let is_of_key = |number: &u32| self.at(*number).is_some_and(|(other, _)| other == key);
+        let number = self.numbers.find(self.hashes.hash_one(key), is_of_key)?;
+        self.at(*number).map(|(_, first)| first)
+    }
+
+    fn at(&self, number: u32) -> Option<&(IdempotencyKeyHash, Known)> {
+        self.order.get(number.wrapping_sub(self.oldest) as usize)
     }
 
     /// Lets go of what lies too far behind the position that follows.
@@ -137,25 +179,26 @@ impl Window {
     #[inline]
     fn is_oldest_behind(&self, next: Position) -> bool {
         let oldest = self.order.front();
-        oldest.is_some_and(|(position, _)| next.get() - position.get() > self.bounds.positions)
+        oldest.is_some_and(|(_, it)| next.get() - it.position.get() > self.bounds.positions)
     }
 
     #[inline(never)]
     fn let_go_of_oldest(&mut self) {
-        let Some((_, key)) = self.order.pop_front() else {
+        let Some((key, first)) = self.order.pop_front() else {
             return;
         };
-        let first = self.firsts.remove(&key);
-        let first = first.expect("what is in order is known by its key");
+        let oldest = self.oldest;
+        let found = self
+            .numbers
+            .find_entry(self.hashes.hash_one(key), |it| *it == oldest);
+        found.expect("every append is found by its key").remove();
+        self.oldest = oldest.wrapping_add(1);
         self.mix = self.mix.wrapping_sub(digest::key_entry(&key, &first));
     }
 
     /// Returns the appends, the oldest first.
-    pub(crate) fn in_order(&self) -> impl ExactSizeIterator<Item = (&IdempotencyKeyHash, &Known)> {
-        self.order.iter().map(|(_, key)| {
-            let first = self.firsts.get(key);
-            (key, first.expect("what is in order is known by its key"))
-        })
+    pub(crate) fn in_order(&self) -> impl ExactSizeIterator<Item = &(IdempotencyKeyHash, Known)> {
+        self.order.iter()
     }
 
     /// Whether so many appends, of which the oldest begins at `oldest`, may be known at `next`.
@@ -183,35 +226,39 @@ impl State {
 
 pub(crate) fn check(state: &State) -> Result<(), BrokenInvariant> {
     let window = &state.window;
-    let in_order = window.order.iter().collect::<Vec<_>>();
-    let found = in_order.iter().all(|(position, key)| {
-        let first = window.firsts.get(key);
-        first.is_some_and(|first| first.position == *position)
+    let found = (window.order.iter()).zip(0..).all(|((key, _), nth)| {
+        let number = window.oldest.wrapping_add(nth);
+        let hash = window.hashes.hash_one(key);
+        window.numbers.find(hash, |it| *it == number).is_some()
     });
     hold(
         "keys and their order lead to each other, one to one",
-        found && in_order.len() == window.firsts.len(),
+        found && window.order.len() == window.numbers.len(),
     )?;
-    let sorted = in_order.is_sorted_by(|(before, _), (position, _)| before < position);
-    hold("keys are in the order of the log", sorted)?;
+    let keys = window.order.iter().map(|(key, _)| *key);
+    let mut keys = keys.collect::<Vec<_>>();
+    keys.sort_unstable();
+    hold("no key is known twice", keys.is_sorted_by(|a, b| a < b))?;
+    let positions = window.order.iter().map(|(_, first)| first.position);
+    let positions = positions.collect::<Vec<_>>();
+    hold(
+        "keys are in the order of the log",
+        positions.is_sorted_by(|before, position| before < position),
+    )?;
     let next = state.next_position;
-    let last = in_order.last().map_or(Position::ZERO, |(last, _)| *last);
     hold(
         "appends with keys are in the log",
-        in_order.is_empty() || last < next,
+        positions.last().is_none_or(|last| *last < next),
     )?;
-    let oldest = in_order.first().map_or(next, |(oldest, _)| *oldest);
+    let oldest = positions.first().copied().unwrap_or(next);
     hold(
         "no more keys are known than the limits say",
-        window.allows(in_order.len(), oldest, next),
+        window.allows(positions.len(), oldest, next),
     )?;
-    let exist = window
-        .firsts
-        .values()
-        .all(|first| state.streams.contains_key(&first.stream));
+    let mut firsts = window.order.iter().map(|(_, first)| first);
+    let exist = firsts.all(|first| state.streams.contains_key(&first.stream));
     hold("appends with keys are of streams that exist", exist)?;
-    // A sum, so the order of the map does not matter.
-    let mix = window.firsts.iter().fold(0_u64, |sum, (key, first)| {
+    let mix = window.order.iter().fold(0_u64, |sum, (key, first)| {
         sum.wrapping_add(digest::key_entry(key, first))
     });
     hold(

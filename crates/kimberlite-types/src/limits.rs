@@ -44,7 +44,7 @@ pub const IDEMPOTENCY_POSITIONS_MAX: u64 = 1_000_000;
 
 /// Appends with a key whose retries are recognised: the newest of them.
 ///
-/// They are in memory, 15 MiB of a tenant that appends with keys alone.
+/// They are in memory, 13 MiB of a tenant that appends with keys alone.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
 
 /// Bytes of one commit group, which never spans segments.

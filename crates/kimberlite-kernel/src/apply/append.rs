@@ -94,8 +94,7 @@ pub(crate) fn apply_keyed(
         count: keyed.count,
         first_counter: slot.first_counter,
     };
-    let is_new = state.window.put(keyed.idempotency.key, first);
-    debug_assert!(is_new, "the key was looked up above");
+    state.window.put_new(keyed.idempotency.key, first);
     state.window.let_go_behind(state.next_position);
     Ok(effect)
 }

@@ -437,8 +437,8 @@ pub(super) fn contents(state: &State) -> String {
         purged.collect::<Vec<_>>(),
     );
     let known = (state.window.in_order())
-        .map(|(&key, first)| {
-            let request = first.request;
+        .map(|(key, first)| {
+            let (key, request) = (*key, first.request);
             (Idempotency { key, request }, first.slot())
         })
         .collect::<Vec<_>>();

@@ -53,14 +53,18 @@ impl Many {
         }
     }
 
-    /// With as many keys as are ever known, and so often more that the map of them grows no further.
+    /// With as many keys as are ever known, and so often more that the table of them grows no further.
     fn with_keys() -> Self {
         let mut many = Self::new();
-        for _ in 0..6 * IDEMPOTENCY_KEYS_MAX {
-            let command = many.keyed();
-            many.apply(command).unwrap();
-        }
+        let counted = measure(|| {
+            for _ in 0..6 * IDEMPOTENCY_KEYS_MAX {
+                let command = many.keyed();
+                many.apply(command).unwrap();
+            }
+        });
         assert_eq!(many.state.keys_count(), IDEMPOTENCY_KEYS_MAX);
+        let bytes = counted.bytes_current;
+        assert!((10 << 20..14 << 20).contains(&bytes), "{counted:?}");
         many
     }
 
