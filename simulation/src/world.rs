@@ -167,6 +167,9 @@ impl World {
         ];
         let encryption = self.rng.choose(&encryptions).copied().unwrap_or_default();
         let tail = self.rng.choose(&[0, 4 << 10, 4 << 20]).copied();
+        let mut kept = Rng::new(!seed);
+        let growth = kept.choose(&[0, 0, 20_000, 4 << 20]).copied();
+        let runs = kept.choose(&[0, 2, 8, 1 << 16]).copied();
         Database::builder(path)
             .disk(Arc::new(disk.clone()))
             .clock(Arc::clone(&self.clock) as Arc<dyn kimberlite::Clock>)
@@ -175,6 +178,8 @@ impl World {
             .write_mode(self.write_mode)
             .encryption(encryption)
             .tail_bytes_max(tail.unwrap_or(0))
+            .snapshot_growth_min(growth.unwrap_or(0))
+            .stream_runs_max(runs.unwrap_or(0))
     }
 
     pub(crate) fn model(&mut self, tenant: &'static str) -> &mut TenantModel {
