@@ -157,6 +157,7 @@ fn tell(options: &Options, total: &Total, took: Duration) {
             "retried": counts.retried,
             "backups": counts.backups,
             "restores": counts.restores,
+            "projected": counts.projected,
         });
         println!("{value}");
         return;
@@ -164,7 +165,8 @@ fn tell(options: &Options, total: &Total, took: Duration) {
     println!(
         "{histories} histories in {} s: {} operations, {} acknowledged events, {} openings, {} \
          crashes, {} errors, {} torn ends, {} of {} spoiled copies told, {} \
-         sealings, {} events purged, {} retries told and {} appended, {} backups, {} restores",
+         sealings, {} events purged, {} retries told and {} appended, {} backups, {} restores, {} \
+         projections",
         took.as_secs(),
         counts.operations,
         counts.events,
@@ -179,7 +181,8 @@ fn tell(options: &Options, total: &Total, took: Duration) {
         counts.duplicates,
         counts.retried,
         counts.backups,
-        counts.restores
+        counts.restores,
+        counts.projected
     );
     match total.failures.len() {
         0 => println!("no promise was broken"),

@@ -3,6 +3,7 @@
 mod append;
 mod early;
 mod keep;
+mod project;
 mod read;
 mod retain;
 mod retry;
@@ -32,6 +33,7 @@ pub(crate) enum Operation {
     Streams,
     Observe,
     Verify,
+    Project,
     Flush,
     Settle,
     Checkpoint,
@@ -45,7 +47,7 @@ pub(crate) enum Operation {
 }
 
 /// How often each is done, beside the others.
-const WEIGHTS: [(Operation, u64); 22] = [
+const WEIGHTS: [(Operation, u64); 23] = [
     (Operation::OpenTenant, 6),
     (Operation::Append, 40),
     (Operation::Await, 4),
@@ -58,6 +60,7 @@ const WEIGHTS: [(Operation, u64); 22] = [
     (Operation::Streams, 3),
     (Operation::Observe, 2),
     (Operation::Verify, 2),
+    (Operation::Project, 6),
     (Operation::Flush, 4),
     (Operation::Settle, 4),
     (Operation::Checkpoint, 4),
@@ -123,6 +126,7 @@ fn perform_on_one(world: &mut World, life: &mut Life, operation: Operation) -> C
         Operation::Streams => read::streams(world, on),
         Operation::Observe => read::observe(world, on),
         Operation::Verify => check::verified(world, tenant, name),
+        Operation::Project => project::project(world, on),
         Operation::Flush => keep::flush(world, on),
         Operation::Settle => keep::settle(world, on),
         Operation::Checkpoint => keep::checkpoint(world, on),

@@ -37,6 +37,8 @@ pub struct Counts {
     pub backups: u64,
     /// Backups that were restored.
     pub restores: u64,
+    /// Projections that took in what is durable.
+    pub projected: u64,
 }
 
 impl AddAssign for Counts {
@@ -57,6 +59,7 @@ impl AddAssign for Counts {
         self.retried += other.retried;
         self.backups += other.backups;
         self.restores += other.restores;
+        self.projected += other.projected;
     }
 }
 

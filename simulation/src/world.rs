@@ -32,6 +32,8 @@ pub enum Canary {
     EarlyAsDurable,
     /// Who retries forgets the key.
     RetryWithoutKey,
+    /// A projection leaves out events.
+    ForgetfulProjection,
 }
 
 /// A copy of the directory, and what must be in it.
@@ -206,6 +208,8 @@ impl World {
             ErrorKind::Io,
             ErrorKind::OutcomeUnknown,
             ErrorKind::DiskFull,
+            // It stands still where its store cannot be written.
+            ErrorKind::Projection,
         ];
         (self.faulty || self.disk.is_dead()) && of_disk.contains(&error.kind())
     }

@@ -53,6 +53,12 @@ fn early_answers_that_are_taken_for_promises_are_found_within_60_histories() {
 }
 
 #[test]
+fn a_projection_that_leaves_out_events_is_found_within_20_histories() {
+    let failure = found(Canary::ForgetfulProjection, 20);
+    assert!(failure.contains("a projection of"), "{failure}");
+}
+
+#[test]
 fn retries_that_forget_their_keys_are_found_within_20_histories() {
     let failure = found(Canary::RetryWithoutKey, 20);
     assert!(failure.contains("retry"), "{failure}");

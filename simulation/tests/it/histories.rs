@@ -31,6 +31,7 @@ fn a_few_hundred_histories_break_no_promise_and_meet_every_fault() {
     assert!(counts.retried > SEEDS / 50, "{counts:?}");
     assert!(counts.backups > SEEDS / 4, "{counts:?}");
     assert!(counts.restores > SEEDS / 10, "{counts:?}");
+    assert!(counts.projected > SEEDS, "{counts:?}");
 }
 
 #[test]
