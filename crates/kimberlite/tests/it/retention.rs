@@ -385,6 +385,51 @@ fn check_segments_unopened(read_mode: ReadMode) {
 }
 
 #[test]
+fn what_is_rolled_to_behind_a_purge_survives_a_crash_at_any_operation() {
+    // The purge closes the segment, and the second append the small one that it began.
+    fn run(disk: &SimulatedDisk, acknowledged: &mut usize) -> Result<(), kimberlite::Error> {
+        let db = builder(disk, 1).open()?;
+        let tenant = db.tenant("t")?;
+        let stream = tenant.stream("a")?;
+        let mut append = |text: &str| -> Result<(), kimberlite::Error> {
+            stream.append(ExpectedVersion::Any, &[event(text)])?;
+            *acknowledged += 1;
+            Ok(())
+        };
+        append("secret")?;
+        tenant.purge(&PurgeOptions::new(end(&tenant)), &mut |_| ())?;
+        append("small")?;
+        append(&"x".repeat(300 << 10))?;
+        append("last")
+    }
+    let (whole, mut all) = (SimulatedDisk::new(1), 0);
+    run(&whole, &mut all).unwrap();
+    let purged = (1..=whole.ops()).find(|op| {
+        let (disk, mut acknowledged) = (SimulatedDisk::new(1), 0);
+        disk.crash_after(*op);
+        run(&disk, &mut acknowledged).is_err() && acknowledged == 1
+    });
+    for op in purged.unwrap()..=whole.ops() {
+        let (disk, mut acknowledged) = (SimulatedDisk::new(1), 0);
+        disk.crash_after(op);
+        let _ = run(&disk, &mut acknowledged);
+        let modes = [CrashMode::LoseUnsynced, CrashMode::KeepUnsynced];
+        let mixed = (0..3).map(|seed| CrashMode::Mixed(op << 4 | seed));
+        for mode in modes.into_iter().chain(mixed) {
+            let disk = disk.crash(mode);
+            let db = builder(&disk, 2).open().unwrap();
+            let tenant = db.tenant("t").unwrap();
+            let found = read(&tenant);
+            let what = format!("op {op}, {mode:?}");
+            assert!(found.len() >= acknowledged, "{what}: {}", found.len());
+            assert!(acknowledged < 2 || found[0].is_none(), "{what}");
+            assert_eq!(tenant.verify().unwrap().findings, [], "{what}");
+            append(&tenant, "a", "it goes on");
+        }
+    }
+}
+
+#[test]
 fn the_next_backup_has_no_payload_of_what_was_purged() {
     let disk = SimulatedDisk::new(9);
     let db = builder(&disk, 1).open().unwrap();
