@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod forged;
+mod held;
 mod observed;
 mod sealed;
 mod space;
