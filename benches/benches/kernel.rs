@@ -251,6 +251,8 @@ fn bench_replay(criterion: &mut Criterion) {
                 checkpoint_size: None,
                 log_id: None,
                 retention: None,
+                erasure: None,
+                generation: None,
                 keyed: None,
             }
         })

@@ -5,10 +5,12 @@
 
 pub(crate) mod append;
 mod checkpoint;
+mod erasure;
 mod genesis;
 mod other;
 mod recovery;
 mod retention;
+mod rotation;
 mod session;
 mod stream;
 
@@ -58,6 +60,12 @@ pub fn apply_committed(state: &mut State, command: Command) -> Result<Effect, Re
         Command::Checkpoint { size, time } => checkpoint::apply(state, size, time),
         Command::Recovery { time } => recovery::apply(state, time),
         Command::Retention { act, seal, time } => retention::apply(state, act, seal, time),
+        Command::Erasure { act, seal, time } => erasure::apply(state, act, seal, time),
+        Command::Rotate {
+            generation,
+            seal,
+            time,
+        } => rotation::apply(state, generation, seal, time),
         Command::Other {
             count,
             stream,

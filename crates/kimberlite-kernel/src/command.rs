@@ -6,7 +6,7 @@ use kimberlite_types::{
     Idempotency, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp,
 };
 
-use crate::RetentionAct;
+use crate::{ErasureAct, Generation, RetentionAct};
 
 /// One change of a tenant's state; each takes one run of positions in the log.
 ///
@@ -66,6 +66,24 @@ pub enum Command {
     Retention {
         /// What is decided.
         act: RetentionAct,
+        /// What the record's payload was sealed with, if it was.
+        seal: Option<Sealing>,
+        /// When the record is written.
+        time: Timestamp,
+    },
+    /// Decides what is erased by destroying its keys.
+    Erasure {
+        /// What is decided.
+        act: ErasureAct,
+        /// What the record's payload was sealed with, if it was.
+        seal: Option<Sealing>,
+        /// When the record is written.
+        time: Timestamp,
+    },
+    /// Opens another generation of keys.
+    Rotate {
+        /// Which one: the one after that in use.
+        generation: Generation,
         /// What the record's payload was sealed with, if it was.
         seal: Option<Sealing>,
         /// When the record is written.

@@ -3,7 +3,7 @@
 //! Each map is represented by the wrapping sum of the mixes of its entries. A sum does not depend
 //! on order, and an entry is replaced by subtracting its old mix and adding its new one, so that a
 //! change costs the same however large the map is. [`State::digest`](crate::State::digest) mixes
-//! the sums with the single fields. What is known of retention shares one sum.
+//! the sums with the single fields. What is known of retention shares one sum, and so does what is known of erasure.
 //!
 //! The mix is that of `SplitMix64`, one round a word. It is a bijection for each word, so that two
 //! entries which differ in one word never mix alike. It has no key: the digest is for finding
@@ -12,7 +12,7 @@
 use core::fmt;
 
 use kimberlite_types::{
-    HoldId, IdempotencyKeyHash, LogId, NameHash, Position, SessionId, StreamId,
+    HoldId, IdempotencyKeyHash, LogId, NameHash, Position, SessionId, ShredId, StreamId,
 };
 
 use crate::idempotency::Known;
@@ -43,6 +43,8 @@ const SEED_STATE: u64 = 0x7374_6174;
 const SEED_HOLD: u64 = 0x686f_6c64;
 const SEED_RULE: u64 = 0x7275_6c65;
 const SEED_PURGE: u64 = 0x7075_7267;
+const SEED_SHRED: u64 = 0x7368_7265;
+const SEED_ERASED: u64 = 0x6572_6173;
 const SEED_KEY: u64 = 0x6b65_7973;
 
 /// Returns the part of one entry in the mix of all names.
@@ -75,6 +77,18 @@ pub(crate) fn purge_entry(scope: Scope, until: Position) -> u64 {
     round(mix, until.get())
 }
 
+/// Returns the part of one pending shred in the mix of what is known of erasure.
+pub(crate) fn shred_entry(shred: ShredId, scope: Scope) -> u64 {
+    let mix = round(SEED_SHRED, shred.position().get());
+    round(mix, scope.to_stored())
+}
+
+/// Returns the part of how far a scope is erased likewise.
+pub(crate) fn erased_entry(scope: Scope, until: Position) -> u64 {
+    let mix = round(SEED_ERASED, scope.to_stored());
+    round(mix, until.get())
+}
+
 /// Returns the part of one append with a key in the mix of all of them.
 pub(crate) fn key_entry(key: &IdempotencyKeyHash, first: &Known) -> u64 {
     let mix = words(words(SEED_KEY, key.as_bytes()), first.request.as_bytes());
@@ -95,6 +109,8 @@ pub(crate) fn state(state: &State) -> StateDigest {
         names_mix,
         streams_mix,
         retentions,
+        erasures,
+        generation,
         window,
     } = state;
     let mut mix = match log_id {
@@ -109,6 +125,8 @@ pub(crate) fn state(state: &State) -> StateDigest {
         *names_mix,
         *streams_mix,
         retentions.mix,
+        erasures.mix,
+        u64::from(generation.get()),
         window.mix,
     ] {
         mix = round(mix, word);

@@ -4,10 +4,11 @@ use alloc::vec::Vec;
 
 use kimberlite_types::{Position, StreamId, Timestamp};
 
-use crate::State;
 use crate::digest;
+use crate::erasure::{self, Erasures};
 use crate::idempotency;
 use crate::retention::{self, Retentions};
+use crate::{Generation, State};
 
 /// Something that should always hold and does not: a bug, or bad memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +27,7 @@ pub fn check_invariants(state: &State) -> Result<(), BrokenInvariant> {
     check_beginning(state)?;
     check_names(state)?;
     retention::check(state)?;
+    erasure::check(state)?;
     idempotency::check(state)?;
     check_extent(state)?;
     check_mixes(state)
@@ -51,6 +53,8 @@ fn check_beginning(state: &State) -> Result<(), BrokenInvariant> {
         && state.names.is_empty()
         && state.streams.is_empty()
         && state.retentions == Retentions::default()
+        && state.erasures == Erasures::default()
+        && state.generation == Generation::FIRST
         && state.window.is_empty();
     hold("a log that has not begun holds nothing", !empty || nothing)
 }
@@ -89,7 +93,9 @@ fn check_extent(state: &State) -> Result<(), BrokenInvariant> {
         + usize::from(state.log_id.is_some())
         + usize::from(state.session.is_some())
         + usize::from(state.last_checkpoint.is_some())
-        + state.retentions.holds.len();
+        + state.retentions.holds.len()
+        + state.erasures.pending.len()
+        + state.generation.get() as usize;
     let records = events + others as u128;
     hold(
         "the log is as long as what it holds",

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use kimberlite_types::{HoldId, Offset, Position, SessionId, StreamId, Timestamp};
+use kimberlite_types::{HoldId, Offset, Position, SessionId, ShredId, StreamId, Timestamp};
 
-use crate::{ExpectedVersion, Retention, Scope};
+use crate::{ExpectedVersion, Generation, Retention, Scope};
 
 /// Why a command was refused. The state is as it was before.
 ///
@@ -52,7 +52,7 @@ pub enum Rejection {
         /// The session that seals now.
         current: SessionId,
     },
-    /// The records are sealed, but no key session was ever opened.
+    /// The records are sealed, but no key session is open: none was, or a shred or a rotation ended it.
     #[error("no key session is open; open one and seal again with it")]
     NoSession,
     /// The time lies before that of the last record.
@@ -117,8 +117,8 @@ pub enum Rejection {
         /// Records that the log has.
         records: Position,
     },
-    /// A legal hold covers what was to be purged.
-    #[error("legal hold {hold} on {held} covers what would be purged; release it first")]
+    /// A legal hold covers what was to be purged or shredded.
+    #[error("legal hold {hold} on {held} covers what would be erased; release it first")]
     Held {
         /// The oldest hold that does.
         hold: HoldId,
@@ -167,6 +167,28 @@ pub enum Rejection {
         /// Records that the log has.
         records: Position,
     },
+    /// The scope is being shredded.
+    #[error("shred {shred} of {scope} is not complete; complete it first")]
+    ShredPending {
+        /// The oldest shred that is.
+        shred: ShredId,
+        /// What it erases.
+        scope: Scope,
+    },
+    /// No shred that is not complete has this id.
+    #[error("no shred {shred} is waiting for its completion; list those that are")]
+    UnknownShred {
+        /// The id.
+        shred: ShredId,
+    },
+    /// The generation of keys does not follow the one in use.
+    #[error("generation {generation} of the keys does not follow; open generation {next}")]
+    WrongGeneration {
+        /// The one that was to be opened.
+        generation: Generation,
+        /// The one that may be.
+        next: Generation,
+    },
 }
 
 /// A bound that a command can meet.
@@ -182,16 +204,21 @@ pub enum Limit {
     SessionSealings,
     /// Legal holds in force.
     Holds,
+    /// Shreds that are not complete.
+    Shreds,
+    /// Generations of keys.
+    Generations,
 }
 
 impl Limit {
     fn remedy(self) -> &'static str {
         match self {
-            Self::LogRecords => "begin a new log",
+            Self::LogRecords | Self::Generations => "begin a new log",
             Self::Streams => "use another tenant",
             Self::AppendEvents => "split the append",
             Self::SessionSealings => "open a new key session and seal again",
             Self::Holds => "release holds that are not needed",
+            Self::Shreds => "complete those that were ordered",
         }
     }
 }
@@ -204,6 +231,8 @@ impl fmt::Display for Limit {
             Self::AppendEvents => "events of one append",
             Self::SessionSealings => "sealings of one key session",
             Self::Holds => "legal holds in force",
+            Self::Shreds => "shreds that are not complete",
+            Self::Generations => "generations of keys",
         })
     }
 }

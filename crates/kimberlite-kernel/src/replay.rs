@@ -10,7 +10,10 @@ use kimberlite_types::{
 };
 
 use crate::apply::{append, apply_committed};
-use crate::{Command, Effect, ExpectedVersion, Rejection, RetentionAct, Sealing, Slot, State};
+use crate::{
+    Command, Effect, ErasureAct, ExpectedVersion, Generation, Rejection, RetentionAct, Sealing,
+    Slot, State,
+};
 
 /// A frame of the log, as far as the kernel needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,10 @@ pub struct ReplayedFrame {
     pub log_id: Option<LogId>,
     /// What is decided: for a hold, a release, a rule or a purge.
     pub retention: Option<RetentionAct>,
+    /// What is decided: for a shred or its completion.
+    pub erasure: Option<ErasureAct>,
+    /// Which generation of keys: for a rotation.
+    pub generation: Option<Generation>,
     /// What a retry is recognised by: for the first frame of an append that carried a key.
     pub keyed: Option<KeyedAppend>,
 }
@@ -209,23 +216,28 @@ fn command(frame: &ReplayedFrame) -> Result<Command, ReplayError> {
                 time,
             }
         }
-        RecordKind::Checkpoint => Command::Checkpoint {
-            size: frame
-                .checkpoint_size
-                .ok_or_else(|| missing("checkpoint size"))?,
-            time,
-        },
+        RecordKind::Checkpoint => {
+            let size = frame.checkpoint_size;
+            let size = size.ok_or_else(|| missing("checkpoint size"))?;
+            Command::Checkpoint { size, time }
+        }
         RecordKind::Recovery => Command::Recovery { time },
         RecordKind::Hold | RecordKind::Release | RecordKind::Purge | RecordKind::Retain => {
             let act = frame.retention.filter(|act| act.kind() == kind);
             let act = act.ok_or_else(|| missing("act"))?;
             Command::Retention { act, seal, time }
         }
-        RecordKind::Shred
-        | RecordKind::ShredComplete
-        | RecordKind::KeyRotation
-        | RecordKind::Restore
-        | RecordKind::Unknown(_) => Command::Other {
+        RecordKind::Shred | RecordKind::ShredComplete => {
+            let act = frame.erasure.filter(|act| act.kind() == kind);
+            let act = act.ok_or_else(|| missing("act"))?;
+            Command::Erasure { act, seal, time }
+        }
+        RecordKind::KeyRotation => Command::Rotate {
+            generation: frame.generation.ok_or_else(|| missing("generation"))?,
+            seal,
+            time,
+        },
+        RecordKind::Restore | RecordKind::Unknown(_) => Command::Other {
             count,
             stream,
             offset,

@@ -19,7 +19,7 @@ use crate::digest;
 use crate::invariants::{BrokenInvariant, hold};
 use crate::state::State;
 
-/// What an act of retention is about.
+/// What an act of retention or erasure is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// All streams of the tenant.

@@ -2,7 +2,7 @@
 //!
 //! | bytes | field | |
 //! |---|---|---|
-//! | 0..4 | version | `u32`, 2 |
+//! | 0..4 | version | `u32`, 3 |
 //! | 4..8 | zero | |
 //! | 8..40 | log id | |
 //! | 40..48 | next position | `u64`, number of records |
@@ -14,13 +14,19 @@
 //! | 88..96 | rules | `u64`, number of rules of retention |
 //! | 96..104 | purges | `u64`, number of scopes that were purged |
 //! | 104..112 | keys | `u64`, number of appends that are known by their keys |
-//! | 112.. | streams | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
+//! | 112..120 | generation | `u64`, of keys |
+//! | 120..128 | shreds | `u64`, number of those that are not complete |
+//! | 128..136 | erased | `u64`, number of scopes that were ordered shredded |
+//! | 136.. | streams | `id u64 ‖ next offset u64 ‖ name hash 32`, in order of id |
 //! | … | holds | `id u64 ‖ scope u64`, in order of id |
 //! | … | rules | `scope u64 ‖ age u64 ‖ records u64`, in order of scope |
 //! | … | purges | `scope u64 ‖ position u64`, in order of scope |
 //! | … | keys | `key hash 16 ‖ request hash 16 ‖ stream u64 ‖ position u64 ‖ offset u64 ‖ time u64 ‖ session u64 ‖ count u32 ‖ first counter u32`, in order of position |
+//! | … | shreds | `id u64 ‖ scope u64`, in order of id |
+//! | … | erased | `scope u64 ‖ position u64`, in order of scope |
 //!
-//! A scope is the id of a stream, all ones for the tenant, which comes first.
+//! A scope is the id of a stream, all ones for the tenant, which comes first. Version 2, of before there
+//! were shreds, is read too: it ends its fields at byte 112 and its entries with the keys.
 //!
 //! There is no checksum: the file that holds it has one.
 
@@ -32,24 +38,30 @@ mod tests;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
-use kimberlite_types::limits::{APPEND_EVENTS_MAX, HOLDS_MAX, POSITION_MAX, STREAMS_MAX};
+use kimberlite_types::limits::{
+    APPEND_EVENTS_MAX, HOLDS_MAX, POSITION_MAX, SHREDS_MAX, STREAMS_MAX,
+};
 use kimberlite_types::{
-    HoldId, IdempotencyKeyHash, LogId, NameHash, Offset, Position, RequestHash, SessionId,
+    HoldId, IdempotencyKeyHash, LogId, NameHash, Offset, Position, RequestHash, SessionId, ShredId,
     StreamId, Timestamp,
 };
 
 use crate::effect::COUNTER_NONE;
 use crate::idempotency::Known;
 use crate::state::StreamState;
-use crate::{Retention, Scope, State, digest};
+use crate::{Generation, Retention, Scope, State, digest};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+const VERSION_WITHOUT_SHREDS: u32 = 2;
 const FIXED_BYTES: usize = 112;
+const ERASURE_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 48;
 const HOLD_BYTES: usize = 16;
 const RULE_BYTES: usize = 24;
 const PURGE_BYTES: usize = 16;
 const KEY_BYTES: usize = 80;
+const SHRED_BYTES: usize = 16;
+const ERASED_BYTES: usize = 16;
 
 /// Why bytes are not the snapshot of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,13 +99,15 @@ impl State {
             names_mix: _,
             streams_mix: _,
             retentions,
+            erasures,
+            generation,
             window,
         } = self;
         let log_id = (*log_id)?;
         let mut named: Vec<(StreamId, &NameHash)> =
             names.iter().map(|(name, stream)| (*stream, name)).collect();
         named.sort_unstable();
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + named.len() * ENTRY_BYTES);
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + ERASURE_BYTES + named.len() * ENTRY_BYTES);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(log_id.as_bytes());
@@ -107,6 +121,9 @@ impl State {
             retentions.rules.len() as u64,
             retentions.purged.len() as u64,
             window.in_order().len() as u64,
+            u64::from(generation.get()),
+            erasures.pending.len() as u64,
+            erasures.erased.len() as u64,
         ] {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
@@ -124,6 +141,7 @@ impl State {
                 bytes.extend_from_slice(&word.to_le_bytes());
             }
         }
+        erasures.append_to(&mut bytes);
         Some(bytes)
     }
 
@@ -131,18 +149,25 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError`] when the bytes are not a snapshot of this version.
+    /// [`SnapshotError`] when the bytes are not a snapshot of this version or of version 2.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let (fixed, entries) = bytes
-            .split_first_chunk::<FIXED_BYTES>()
-            .ok_or(SnapshotError::Length)?;
+        let (fixed, erasure, mut rest) = split_fixed(bytes)?;
         let mut state = Self::fixed_fields(fixed)?;
-        let mut rest = entries;
+        state.generation = match u32::try_from(word(&erasure, 0)) {
+            Ok(number) => Generation::new(number),
+            Err(_) => {
+                return Err(SnapshotError::Field {
+                    field: "generation",
+                });
+            }
+        };
         let entries = take_entries::<ENTRY_BYTES>(&mut rest, word(fixed, 72))?;
         let holds = take_entries::<HOLD_BYTES>(&mut rest, word(fixed, 80))?;
         let rules = take_entries::<RULE_BYTES>(&mut rest, word(fixed, 88))?;
         let purges = take_entries::<PURGE_BYTES>(&mut rest, word(fixed, 96))?;
         let keys = take_entries::<KEY_BYTES>(&mut rest, word(fixed, 104))?;
+        let shreds = take_entries::<SHRED_BYTES>(&mut rest, word(&erasure, 8))?;
+        let erased = take_entries::<ERASED_BYTES>(&mut rest, word(&erasure, 16))?;
         if !rest.is_empty() {
             return Err(SnapshotError::Length);
         }
@@ -167,7 +192,9 @@ impl State {
         }
         state.take_retentions(holds, rules, purges)?;
         state.take_keys(keys)?;
+        state.take_erasures(shreds, erased)?;
         let others = 1 + entries.len() + holds.len() + usize::from(state.session.is_some());
+        let others = others + shreds.len() + state.generation.get() as usize;
         let others = others + usize::from(state.last_checkpoint.is_some());
         if events + others as u128 > u128::from(state.next_position.get()) {
             return Err(SnapshotError::Field {
@@ -180,13 +207,7 @@ impl State {
 
     fn fixed_fields(fixed: &[u8; FIXED_BYTES]) -> Result<Self, SnapshotError> {
         let field = |field| SnapshotError::Field { field };
-        let head = word(fixed, 0).to_le_bytes();
-        let [a, b, c, d, zeros @ ..] = head;
-        let found = u32::from_le_bytes([a, b, c, d]);
-        if found != VERSION {
-            return Err(SnapshotError::Version { found });
-        }
-        if zeros != [0; 4] {
+        if array(fixed, 4) != [0; 4] {
             return Err(field("padding"));
         }
         let next_position = Position::new(word(fixed, 40));
@@ -295,6 +316,50 @@ impl State {
         Ok(())
     }
 
+    /// Adds what is known of erasure, once all streams and holds are there.
+    fn take_erasures(
+        &mut self,
+        shreds: &[[u8; SHRED_BYTES]],
+        erased: &[[u8; ERASED_BYTES]],
+    ) -> Result<(), SnapshotError> {
+        let field = |field| SnapshotError::Field { field };
+        let mut newest = Position::ZERO;
+        for entry in erased {
+            let (scope, until) = (word(entry, 0), Position::new(word(entry, 8)));
+            let scope = self.scope(scope).ok_or(field("erased scope"))?;
+            let last = self.erasures.erased.last_key_value();
+            let in_order = last.is_none_or(|(last, _)| *last < scope);
+            let further = until > self.erasures.erased(Scope::Tenant);
+            if !in_order || !further || until >= self.next_position {
+                return Err(field("erased scope"));
+            }
+            newest = newest.max(until);
+            self.erasures.set_erased(scope, until);
+        }
+        if self.session.is_some_and(|it| it.position() <= newest) {
+            return Err(field("session"));
+        }
+        if shreds.len() > SHREDS_MAX {
+            return Err(field("shreds"));
+        }
+        for entry in shreds {
+            let (shred, scope) = (ShredId::new(Position::new(word(entry, 0))), word(entry, 8));
+            let scope = self.scope(scope).ok_or(field("shred"))?;
+            let erasures = &self.erasures;
+            let last = erasures.pending.last_key_value();
+            let fits = last.is_none_or(|(last, _)| *last < shred)
+                && shred.position() > Position::ZERO
+                && shred.position() <= erasures.erased(scope)
+                && erasures.pending_of(scope).is_none()
+                && self.retentions.held(scope, self.next_position).is_none();
+            if !fits {
+                return Err(field("shred"));
+            }
+            self.erasures.put_pending(shred, scope);
+        }
+        Ok(())
+    }
+
     /// Reads a scope; none where no such stream exists.
     fn scope(&self, stored: u64) -> Option<Scope> {
         match Scope::from_stored(stored) {
@@ -323,7 +388,7 @@ impl State {
     /// created. They are those of a state only if [`from_snapshot`](Self::from_snapshot) reads one.
     pub fn snapshot_names(bytes: &[u8]) -> impl ExactSizeIterator<Item = (NameHash, StreamId)> {
         let named = || {
-            let (fixed, mut rest) = bytes.split_first_chunk::<FIXED_BYTES>()?;
+            let (fixed, _, mut rest) = split_fixed(bytes).ok()?;
             take_entries::<ENTRY_BYTES>(&mut rest, word(fixed, 72)).ok()
         };
         let stream = |entry: &[u8; ENTRY_BYTES]| StreamId::new(Position::new(word(entry, 0)));
@@ -348,6 +413,22 @@ fn read_first(entry: &[u8; KEY_BYTES]) -> Option<Known> {
     let has_events = (1..=APPEND_EVENTS_MAX as u64).contains(&u64::from(first.count));
     let is_counted = first.session.is_some() || first.first_counter == COUNTER_NONE;
     (has_events && is_counted).then_some(first)
+}
+
+/// The fixed fields, those of erasure among them, and what is behind.
+type Parts<'a> = (&'a [u8; FIXED_BYTES], [u8; ERASURE_BYTES], &'a [u8]);
+
+/// Splits off the fixed fields; those of erasure are zeros where the version has none.
+fn split_fixed(bytes: &[u8]) -> Result<Parts<'_>, SnapshotError> {
+    let (fixed, rest) = bytes.split_first_chunk().ok_or(SnapshotError::Length)?;
+    match u32::from_le_bytes(array(fixed, 0)) {
+        VERSION => {
+            let (erasure, rest) = rest.split_first_chunk().ok_or(SnapshotError::Length)?;
+            Ok((fixed, *erasure, rest))
+        }
+        VERSION_WITHOUT_SHREDS => Ok((fixed, [0; ERASURE_BYTES], rest)),
+        found => Err(SnapshotError::Version { found }),
+    }
 }
 
 /// Splits `count` entries of `N` bytes off the front.

@@ -7,8 +7,10 @@
 //! 3. Streams, sessions and checkpoints lie before the next position, and the log is at least as
 //!    long as what it holds.
 //! 4. Holds, rules and purges are of what is in the log, and nothing was purged that was not there.
-//! 5. Keys of appends are in the order of the log, and no more of them than the limits say.
-//! 6. The mixes of the maps are those of their contents.
+//! 5. Shreds are of what is in the log, no hold covers what is being shredded, and no session seals that
+//!    was opened before a shred.
+//! 6. Keys of appends are in the order of the log, and no more of them than the limits say.
+//! 7. The mixes of the maps are those of their contents.
 //!
 //! The maps are for lookups: nothing that is stored or hashed depends on their order.
 
@@ -16,8 +18,10 @@ use hashbrown::HashMap;
 use kimberlite_types::{LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp};
 
 use crate::digest::{self, StateDigest};
+use crate::erasure::Erasures;
 use crate::idempotency::Window;
 use crate::retention::Retentions;
+use crate::rotation::Generation;
 
 /// What the kernel knows about one tenant's log.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,8 @@ pub struct State {
     pub(crate) names_mix: u64,
     pub(crate) streams_mix: u64,
     pub(crate) retentions: Retentions,
+    pub(crate) erasures: Erasures,
+    pub(crate) generation: Generation,
     pub(crate) window: Window,
 }
 
@@ -78,9 +84,15 @@ impl State {
         self.last_time
     }
 
-    /// Returns the key session that seals new records.
+    /// Returns the key session that seals new records; none before the first one, nor after a shred or a
+    /// rotation until another one is opened.
     pub const fn session(&self) -> Option<SessionId> {
         self.session
+    }
+
+    /// Returns the generation of keys that seals and signs.
+    pub const fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// Returns how many records the last checkpoint that stands in the log covers.

@@ -1,6 +1,7 @@
 //! Tests of the kernel as a whole.
 
 mod edges;
+mod erasure;
 mod exhaustive;
 mod faults;
 mod idempotency;

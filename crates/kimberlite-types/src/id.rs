@@ -118,6 +118,11 @@ created_at! {
     HoldId
 }
 
+created_at! {
+    /// An order to destroy keys, named by the position of its record.
+    ShredId
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

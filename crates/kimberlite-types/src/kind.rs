@@ -28,7 +28,7 @@ pub enum RecordKind {
     Release,
     /// Payloads were removed.
     Purge,
-    /// The signer changed.
+    /// Another generation of keys seals and signs.
     KeyRotation,
     /// A torn tail was discarded when the log was opened.
     Recovery,

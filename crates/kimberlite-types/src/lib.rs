@@ -28,7 +28,7 @@ pub use digest::{
     ChainHash, LeafHash, LogId, NameHash, NodeHash, ParseHashError, PayloadDigest, RootHash,
 };
 pub use header::{HeaderError, RECORD_HEADER_BYTES, RecordHeader};
-pub use id::{HoldId, Offset, Position, SessionId, StreamId};
+pub use id::{HoldId, Offset, Position, SessionId, ShredId, StreamId};
 pub use idempotency::{
     Idempotency, IdempotencyKeyHash, KEYED_APPEND_BYTES, KeyedAppend, RequestHash,
 };

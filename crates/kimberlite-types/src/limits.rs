@@ -62,6 +62,9 @@ pub const REASON_BYTES_MAX: usize = 4 << 10;
 /// Legal holds of a tenant that are in force at one time.
 pub const HOLDS_MAX: usize = 65_536;
 
+/// Shreds of a tenant that were ordered and are not complete.
+pub const SHREDS_MAX: usize = 65_536;
+
 /// How far a record's time may lie ahead of its predecessor's: ten years.
 ///
 /// A clock that jumps further is refused, because time in a log never goes back: one record from

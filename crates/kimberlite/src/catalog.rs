@@ -15,7 +15,7 @@ use kimberlite_types::{NameHash, Position, RecordKind, SessionId, StreamId};
 
 use crate::error::{Error, Problem};
 use crate::ordered::Ordered;
-use crate::payload::{checkpoint_size, decode_act, split_stream_created};
+use crate::payload::{checkpoint_size, decode_act, decode_erasure, split_stream_created};
 
 /// Streams by the keyed hashes of their names.
 pub(crate) type Names = HashMap<NameHash, StreamId, BuildHasherDefault<FirstBytes>>;
@@ -132,6 +132,9 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
         checkpoint_size: None,
         log_id: None,
         retention: None,
+        erasure: None,
+        // What a rotation holds is for a later version to say: a writer of this one goes no further.
+        generation: None,
         keyed: frame.keyed(),
     };
     let payload = || {
@@ -147,6 +150,9 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
         }
         RecordKind::Hold | RecordKind::Release | RecordKind::Retain | RecordKind::Purge => {
             replayed.retention = decode_act(kind, &payload()?);
+        }
+        RecordKind::Shred | RecordKind::ShredComplete => {
+            replayed.erasure = decode_erasure(kind, &payload()?);
         }
         RecordKind::Checkpoint => {
             replayed.checkpoint_size = checkpoint_size(&payload()?).map(Position::new);

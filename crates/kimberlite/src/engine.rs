@@ -266,6 +266,7 @@ impl Group {
         };
         self.frames.push((frame, placement));
         let (checkpoint_size, log_id, retention) = (None, None, None);
+        let (erasure, generation) = (None, None);
         self.replayed.push(ReplayedFrame {
             kind,
             slot,
@@ -273,6 +274,8 @@ impl Group {
             checkpoint_size,
             log_id,
             retention,
+            erasure,
+            generation,
             // Readers have no use for it.
             keyed: None,
         });

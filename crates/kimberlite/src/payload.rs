@@ -12,15 +12,17 @@
 //!   reason, stored as an event's payload is. A scope is the id of a stream, all ones for the tenant.
 //! * **retain**: `version u16 | zero u16 | scope u64 | age u64 | records u64`, the last two all ones
 //!   where a rule is taken away; **purge**: `version u16 | zero u16 | scope u64 | until u64 | newest u64`.
+//! * **shred**: as a hold's, an envelope of type `shred`; **shred-complete**: `version u16 | zero u16 | shred u64`,
+//!   the position of the shred's record. This release reads them, and writes none.
 //! * **key-session**: [`kimberlite_crypto::SessionParams`]; **checkpoint**: a signed note as it is.
 //!
 //! Integers are little-endian.
 
 #![deny(clippy::indexing_slicing)]
 
-use kimberlite_kernel::{Retention, RetentionAct, Scope};
+use kimberlite_kernel::{ErasureAct, Retention, RetentionAct, Scope};
 use kimberlite_storage::TailDiscarded;
-use kimberlite_types::{HoldId, NameHash, Position, RecordKind, Timestamp};
+use kimberlite_types::{HoldId, NameHash, Position, RecordKind, ShredId, Timestamp};
 
 const GENESIS_VERSION: u16 = 1;
 const GENESIS_FIXED_BYTES: usize = 70;
@@ -144,6 +146,23 @@ pub(crate) fn decode_act(kind: RecordKind, payload: &[u8]) -> Option<RetentionAc
     }
 }
 
+/// Reads an act of erasure from the payload of a record of this kind; `None` when it is none of this
+/// version.
+pub(crate) fn decode_erasure(kind: RecordKind, payload: &[u8]) -> Option<ErasureAct> {
+    let (first, rest) = split_act(payload)?;
+    match kind {
+        RecordKind::Shred => {
+            let scope = Scope::from_stored(first);
+            Some(ErasureAct::Shred { scope })
+        }
+        RecordKind::ShredComplete if rest.is_empty() => {
+            let shred = ShredId::from_stored(first)?;
+            Some(ErasureAct::Complete { shred })
+        }
+        _ => None,
+    }
+}
+
 /// Returns the stored reason of a hold.
 pub(crate) fn split_hold(payload: &[u8]) -> Option<&[u8]> {
     split_act(payload).map(|(_, reason)| reason)
@@ -240,6 +259,34 @@ mod tests {
         assert_eq!(decode_act(RecordKind::Retain, &long), None);
         assert_eq!(decode_act(RecordKind::Release, &head(u64::MAX)), None);
         assert_eq!(decode_act(RecordKind::Event, &head(9)), None);
+    }
+
+    #[test]
+    fn acts_of_erasure_are_read_from_their_bytes_and_others_are_refused() {
+        let head = |first: u64| [&[1, 0, 0, 0], first.to_le_bytes().as_slice()].concat();
+        let scope = Scope::from_stored(0x0102);
+        let tenant = Scope::Tenant;
+        let shred = ShredId::new(Position::new(9));
+        for (act, bytes) in [
+            (ErasureAct::Shred { scope }, head(0x0102)),
+            (ErasureAct::Shred { scope: tenant }, head(u64::MAX)),
+            (ErasureAct::Complete { shred }, head(9)),
+        ] {
+            assert_eq!(decode_erasure(act.kind(), &bytes), Some(act));
+            for end in 0..bytes.len() {
+                let cut = bytes.get(..end).unwrap();
+                assert_eq!(decode_erasure(act.kind(), cut), None, "cut at {end}");
+            }
+            let other = [&[2], bytes.get(1..).unwrap()].concat();
+            assert_eq!(decode_erasure(act.kind(), &other), None);
+            // Behind a shred stands its reason.
+            let longer = [bytes.as_slice(), &[0]].concat();
+            let read = decode_erasure(act.kind(), &longer);
+            assert_eq!(read.is_some(), act.kind() == RecordKind::Shred);
+        }
+        let kind = RecordKind::ShredComplete;
+        assert_eq!(decode_erasure(kind, &head(u64::MAX)), None);
+        assert_eq!(decode_erasure(RecordKind::KeyRotation, &head(9)), None);
     }
 
     #[test]

@@ -111,7 +111,8 @@ impl Derived {
             && (state.next_position(), index.applied()) == (position, position)
             && substantial_end <= position
             && sessions.is_sorted_by(|a, b| a < b)
-            && sessions.last() == state.session().as_ref()
+            // A shred ends a session and opens none.
+            && state.session().is_none_or(|open| sessions.last() == Some(&open))
             && index.streams().len() == state.streams_count()
             && agree_on_streams(&state, &index);
         if !agree {

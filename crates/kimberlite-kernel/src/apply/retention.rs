@@ -16,9 +16,14 @@ pub(super) fn apply(
         return Err(Rejection::NoGenesis);
     }
     match act {
-        RetentionAct::Hold { scope } | RetentionAct::Retain { scope, .. } => {
+        RetentionAct::Hold { scope } => {
             check_scope(state, scope)?;
+            // It would promise to keep what is being destroyed.
+            if let Some((shred, scope)) = state.erasures.destroying(scope) {
+                return Err(Rejection::ShredPending { shred, scope });
+            }
         }
+        RetentionAct::Retain { scope, .. } => check_scope(state, scope)?,
         RetentionAct::Release { hold } => {
             if !state.retentions.holds.contains_key(&hold) {
                 return Err(Rejection::UnknownHold { hold });
@@ -68,7 +73,7 @@ impl State {
     }
 }
 
-fn check_scope(state: &State, scope: Scope) -> Result<(), Rejection> {
+pub(super) fn check_scope(state: &State, scope: Scope) -> Result<(), Rejection> {
     match scope {
         Scope::Stream(stream) if !state.streams.contains_key(&stream) => {
             Err(Rejection::UnknownStream { stream })

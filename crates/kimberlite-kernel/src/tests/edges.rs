@@ -5,10 +5,10 @@ use std::string::ToString;
 use kimberlite_types::limits::{
     APPEND_EVENTS_MAX, POSITION_MAX, SESSION_SEALINGS_MAX, STREAMS_MAX, TIME_JUMP_NS_MAX,
 };
-use kimberlite_types::{Offset, SessionId};
+use kimberlite_types::{Offset, SessionId, ShredId};
 
 use super::*;
-use crate::Limit;
+use crate::{Generation, Limit, Scope};
 
 fn limit(what: Limit, wanted: u64, maximum: u64) -> Result<Effect, Rejection> {
     Err(Rejection::LimitReached {
@@ -212,6 +212,17 @@ fn every_rejection_says_what_to_do() {
             maximum: STREAMS_MAX as u64,
         },
         Rejection::EmptyAppend,
+        Rejection::ShredPending {
+            shred: ShredId::new(position(3)),
+            scope: Scope::Tenant,
+        },
+        Rejection::UnknownShred {
+            shred: ShredId::new(position(3)),
+        },
+        Rejection::WrongGeneration {
+            generation: Generation::new(1),
+            next: Generation::new(2),
+        },
         Rejection::NoGenesis,
         Rejection::GenesisTwice,
         Rejection::CheckpointBehind {
@@ -236,5 +247,23 @@ fn every_rejection_says_what_to_do() {
         wrong_version(ExpectedVersion::NoStream, Some(Offset::new(4))).to_string(),
         "the stream should have no events but has a last event at offset 4; read what was added \
          and decide again"
+    );
+}
+
+#[test]
+fn the_last_generation_of_keys_is_opened_and_none_past_it() {
+    let mut state = begun();
+    state.generation = Generation::new(u32::MAX - 1);
+    let rotate = |number| Command::Rotate {
+        generation: Generation::new(number),
+        seal: None,
+        time: at(0),
+    };
+    // The log is shorter than it would be, so the invariants are not looked at.
+    assert!(apply_committed(&mut state, rotate(u32::MAX)).is_ok());
+    let maximum = u64::from(u32::MAX);
+    assert_eq!(
+        apply_committed(&mut state, rotate(0)),
+        limit(Limit::Generations, maximum + 1, maximum)
     );
 }

@@ -9,12 +9,12 @@ use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
-use kimberlite_types::{HoldId, Offset, SessionId};
+use kimberlite_types::{HoldId, Offset, SessionId, ShredId};
 
 use super::model::{Model, contents};
 use super::*;
 use crate::idempotency::{Bounds, Window};
-use crate::{Retention, RetentionAct, Scope};
+use crate::{ErasureAct, Generation, Retention, RetentionAct, Scope};
 
 const DEPTH: usize = 9;
 const ACTS_DEPTH: usize = 6;
@@ -178,6 +178,74 @@ fn every_short_sequence_of_acts_of_retention_is_decided_as_by_the_model() {
     model.apply(&event).unwrap();
     walk.down(&state, &model, &acts(), ACTS_DEPTH);
     walk.check(20_000);
+}
+
+/// Shreds of the tenant and of one stream, holds that stop them, rotations, and what is sealed.
+fn erasures() -> Vec<Command> {
+    let (time, stream) = (at(0), Scope::Stream(stream_at(1)));
+    let id = |position| ShredId::new(Position::new(position));
+    let seal = |session| {
+        Some(Sealing {
+            session: SessionId::new(Position::new(session)),
+            first_counter: 3,
+        })
+    };
+    let erasure = |act, seal| Command::Erasure { act, seal, time };
+    let hold = |scope| Command::Retention {
+        act: RetentionAct::Hold { scope },
+        seal: None,
+        time,
+    };
+    let rotate = |generation| Command::Rotate {
+        generation: Generation::new(generation),
+        seal: None,
+        time,
+    };
+    let sealed = |session| Command::Append {
+        stream: stream_at(1),
+        expected: ExpectedVersion::Any,
+        count: 1,
+        idempotency: None,
+        seal: seal(session),
+        time,
+    };
+    let tenant = Scope::Tenant;
+    vec![
+        erasure(ErasureAct::Shred { scope: tenant }, None),
+        erasure(ErasureAct::Shred { scope: stream }, seal(2)),
+        erasure(ErasureAct::Complete { shred: id(3) }, None),
+        erasure(ErasureAct::Complete { shred: id(4) }, None),
+        hold(tenant),
+        hold(stream),
+        Command::Retention {
+            act: RetentionAct::Release {
+                hold: HoldId::new(Position::new(3)),
+            },
+            seal: None,
+            time,
+        },
+        rotate(1),
+        rotate(2),
+        Command::OpenSession { time },
+        sealed(2),
+        sealed(4),
+    ]
+}
+
+#[test]
+fn every_short_sequence_of_acts_of_erasure_is_decided_as_by_the_model() {
+    let mut walk = Walk::default();
+    let (state, mut model) = (begun(), Model::default());
+    let genesis = Command::Genesis {
+        log_id: LOG_ID,
+        time: at(0),
+    };
+    let session = Command::OpenSession { time: at(0) };
+    for command in [genesis, create(1, None), session] {
+        model.apply(&command).unwrap();
+    }
+    walk.down(&state, &model, &erasures(), ACTS_DEPTH);
+    walk.check(5_000);
 }
 
 /// Appends of one and of two events with keys, some of them retries, and what moves the log on.

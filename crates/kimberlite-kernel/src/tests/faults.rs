@@ -1,11 +1,11 @@
 //! The invariants check proves itself: planted faults are caught, and the digest sees each.
 
-use kimberlite_types::{HoldId, Offset, SessionId};
+use kimberlite_types::{HoldId, Offset, SessionId, ShredId};
 
 use super::*;
 use crate::idempotency::Known;
 use crate::state::StreamState;
-use crate::{Retention, Scope, check_invariants};
+use crate::{Generation, Retention, Scope, check_invariants};
 
 fn first(stream: u64, position: u64) -> Known {
     Known {
@@ -102,6 +102,48 @@ fn every_planted_fault_is_named() {
 }
 
 #[test]
+fn every_planted_fault_of_erasure_is_named() {
+    let stream = Scope::Stream(stream_at(4));
+    let shred = |position| ShredId::new(Position::new(position));
+    let tenant = Scope::Tenant;
+    check("shreds are of what exists", |state| {
+        state.erasures.set_erased(stream, Position::new(2));
+    });
+    check("once at a time", |state| {
+        state.session = None;
+        state.erasures.put_pending(shred(4), tenant);
+    });
+    check("once at a time", |state| {
+        state.session = None;
+        state.erasures.set_erased(tenant, Position::new(4));
+        for position in [3, 4] {
+            state.erasures.put_pending(shred(position), tenant);
+        }
+    });
+    check("no hold covers", |state| {
+        state.session = None;
+        state.erasures.set_erased(tenant, Position::new(4));
+        state.erasures.put_pending(shred(4), tenant);
+        let hold = HoldId::new(Position::new(3));
+        let stream = Scope::Stream(stream_at(1));
+        state.retentions.put_hold(hold, stream);
+    });
+    check("erased further", |state| {
+        state.erasures.set_erased(tenant, Position::new(2));
+        let stream = Scope::Stream(stream_at(1));
+        state.erasures.set_erased(stream, Position::new(2));
+    });
+    check("shreds were ordered", |state| {
+        state.erasures.set_erased(tenant, Position::new(5));
+    });
+    check("no session seals", |state| {
+        state.erasures.set_erased(tenant, Position::new(3));
+    });
+    check("mix of shreds", |state| state.erasures.mix += 1);
+    check("as long as", |state| state.generation = Generation::new(9));
+}
+
+#[test]
 fn every_field_is_part_of_the_digest() {
     let state = begun();
     let check = |plant: fn(&mut State)| {
@@ -119,12 +161,14 @@ fn every_field_is_part_of_the_digest() {
     check(|state| state.names_mix += 1);
     check(|state| state.streams_mix += 1);
     check(|state| state.retentions.mix += 1);
+    check(|state| state.erasures.mix += 1);
+    check(|state| state.generation = Generation::new(1));
     check(|state| state.window.mix += 1);
 }
 
 #[test]
 fn what_is_known_of_retention_mixes_each_word_and_what_it_is() {
-    use crate::digest::{hold_entry, purge_entry, rule_entry};
+    use crate::digest::{erased_entry, hold_entry, purge_entry, rule_entry, shred_entry};
 
     let mut mixes = std::collections::BTreeSet::new();
     let scopes = (1..9).map(|id| Scope::Stream(stream_at(id)));
@@ -133,6 +177,8 @@ fn what_is_known_of_retention_mixes_each_word_and_what_it_is() {
             let position = Position::new(number);
             assert!(mixes.insert(hold_entry(HoldId::new(position), scope)));
             assert!(mixes.insert(purge_entry(scope, position)));
+            assert!(mixes.insert(erased_entry(scope, position)));
+            assert!(mixes.insert(shred_entry(ShredId::new(position), scope)));
             for records in 0..9 {
                 let age_ns = number;
                 assert!(mixes.insert(rule_entry(scope, Retention { age_ns, records })));

@@ -6,13 +6,13 @@ use std::vec::Vec;
 
 use kimberlite_types::limits::{APPEND_EVENTS_MAX, SESSION_SEALINGS_MAX, TIME_JUMP_NS_MAX};
 use kimberlite_types::{
-    HoldId, Idempotency, LogId, NameHash, Offset, Position, SessionId, StreamId, Timestamp,
+    HoldId, Idempotency, LogId, NameHash, Offset, Position, SessionId, ShredId, StreamId, Timestamp,
 };
 
 use crate::idempotency::Bounds;
 use crate::{
-    COUNTER_NONE, Command, Effect, ExpectedVersion, Limit, Rejection, Retention, RetentionAct,
-    Scope, Sealing, Slot, State,
+    COUNTER_NONE, Command, Effect, ErasureAct, ExpectedVersion, Generation, Limit, Rejection,
+    Retention, RetentionAct, Scope, Sealing, Slot, State,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ enum Record {
     Event(StreamId),
     Checkpoint(Position),
     Retention(RetentionAct),
+    Erasure(ErasureAct),
+    Rotation,
     Other,
 }
 
@@ -143,6 +145,8 @@ impl Model {
             } => self.check_append(stream, expected, count),
             Command::Checkpoint { size, .. } => self.check_checkpoint(size),
             Command::Retention { act, .. } => self.check_retention(act),
+            Command::Erasure { act, .. } => self.check_erasure(act),
+            Command::Rotate { generation, .. } => self.check_rotation(generation),
             Command::Other { count: 0, .. } => Err(Rejection::EmptyAppend),
             _ => Ok(()),
         }
@@ -200,9 +204,11 @@ impl Model {
             _ => Ok(()),
         };
         let (scope, until, newest) = match act {
-            RetentionAct::Hold { scope } | RetentionAct::Retain { scope, .. } => {
-                return check_scope(scope);
+            RetentionAct::Hold { scope } => {
+                check_scope(scope)?;
+                return self.check_hold(scope);
             }
+            RetentionAct::Retain { scope, .. } => return check_scope(scope),
             RetentionAct::Release { hold } => {
                 let in_force = self.holds().iter().any(|(id, _)| *id == hold);
                 return in_force
@@ -262,6 +268,89 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    fn check_hold(&self, scope: Scope) -> Result<(), Rejection> {
+        let mut pending = self.pending_shreds().into_iter();
+        match pending.find(|(_, other)| overlap(*other, scope)) {
+            Some((shred, scope)) => Err(Rejection::ShredPending { shred, scope }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_erasure(&self, act: ErasureAct) -> Result<(), Rejection> {
+        let scope = match act {
+            ErasureAct::Complete { shred } => {
+                let is_pending = self.pending_shreds().iter().any(|(id, _)| *id == shred);
+                return is_pending
+                    .then_some(())
+                    .ok_or(Rejection::UnknownShred { shred });
+            }
+            ErasureAct::Shred { scope } => scope,
+        };
+        if let Scope::Stream(stream) = scope
+            && !self.streams().any(|(id, _)| id == stream)
+        {
+            return Err(Rejection::UnknownStream { stream });
+        }
+        for (shred, other) in self.pending_shreds() {
+            if other == scope || other == Scope::Tenant {
+                return Err(Rejection::ShredPending {
+                    shred,
+                    scope: other,
+                });
+            }
+        }
+        for (hold, held) in self.holds() {
+            if overlap(held, scope) {
+                return Err(Rejection::Held { hold, held });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rotation(&self, generation: Generation) -> Result<(), Rejection> {
+        let next = self.generation().next().unwrap();
+        if generation == next {
+            return Ok(());
+        }
+        Err(Rejection::WrongGeneration { generation, next })
+    }
+
+    fn generation(&self) -> Generation {
+        let rotations = self.records.iter();
+        let rotations = rotations.filter(|(record, _)| *record == Record::Rotation);
+        Generation::new(u32::try_from(rotations.count()).unwrap())
+    }
+
+    fn pending_shreds(&self) -> Vec<(ShredId, Scope)> {
+        let mut pending = Vec::new();
+        for (position, record) in self.numbered() {
+            match record {
+                Record::Erasure(ErasureAct::Shred { scope }) => {
+                    pending.push((ShredId::new(position), scope));
+                }
+                Record::Erasure(ErasureAct::Complete { shred }) => {
+                    pending.retain(|(id, _)| *id != shred);
+                }
+                _ => {}
+            }
+        }
+        pending
+    }
+
+    fn erased(&self, wanted: Scope) -> Position {
+        let shreds = self
+            .numbered()
+            .filter_map(|(position, record)| match record {
+                Record::Erasure(ErasureAct::Shred { scope })
+                    if scope == wanted || scope == Scope::Tenant =>
+                {
+                    Some(position)
+                }
+                _ => None,
+            });
+        shreds.max().unwrap_or_default()
     }
 
     fn acts(&self) -> impl DoubleEndedIterator<Item = (Position, RetentionAct)> {
@@ -360,10 +449,14 @@ impl Model {
     }
 
     fn session(&self) -> Option<SessionId> {
-        let mut newest_first = self.numbered().rev();
-        newest_first
-            .find(|(_, record)| *record == Record::Session)
-            .map(|(position, _)| SessionId::new(position))
+        for (position, record) in self.numbered().rev() {
+            match record {
+                Record::Session => return Some(SessionId::new(position)),
+                Record::Rotation | Record::Erasure(ErasureAct::Shred { .. }) => return None,
+                _ => {}
+            }
+        }
+        None
     }
 
     fn checkpoint(&self) -> Option<Position> {
@@ -407,8 +500,12 @@ impl Model {
             self.purged(Scope::Tenant),
             purged,
         );
+        let erased = streams.iter().map(|(id, ..)| Scope::Stream(*id));
+        let erased = [Scope::Tenant].into_iter().chain(erased);
+        let erased = erased.map(|scope| self.erased(scope)).collect::<Vec<_>>();
+        let erasure = (self.generation(), self.pending_shreds(), erased);
         let known = self.known();
-        format!("{log_id:?} {single:?} {streams:?} {retention:?} {known:?}")
+        format!("{log_id:?} {single:?} {streams:?} {retention:?} {erasure:?} {known:?}")
     }
 }
 
@@ -436,6 +533,10 @@ pub(super) fn contents(state: &State) -> String {
         state.purged(Scope::Tenant),
         purged.collect::<Vec<_>>(),
     );
+    let erased = [Scope::Tenant].into_iter().chain(scopes.iter().copied());
+    let erased = erased.map(|scope| state.erased(scope)).collect::<Vec<_>>();
+    let pending = state.pending_shreds().collect::<Vec<_>>();
+    let erasure = (state.generation(), pending, erased);
     let known = (state.window.in_order())
         .map(|(key, first)| {
             let (key, request) = (*key, first.request);
@@ -443,9 +544,14 @@ pub(super) fn contents(state: &State) -> String {
         })
         .collect::<Vec<_>>();
     format!(
-        "{:?} {single:?} {streams:?} {retention:?} {known:?}",
+        "{:?} {single:?} {streams:?} {retention:?} {erasure:?} {known:?}",
         state.log_id().copied()
     )
+}
+
+/// Whether an event of one scope may be of the other.
+fn overlap(one: Scope, other: Scope) -> bool {
+    one == other || one == Scope::Tenant || other == Scope::Tenant
 }
 
 fn parts(command: &Command) -> (Record, u32, Option<Sealing>, Timestamp) {
@@ -463,6 +569,8 @@ fn parts(command: &Command) -> (Record, u32, Option<Sealing>, Timestamp) {
         Command::Checkpoint { size, time } => (Record::Checkpoint(size), 1, None, time),
         Command::Recovery { time } => (Record::Other, 1, None, time),
         Command::Retention { act, seal, time } => (Record::Retention(act), 1, seal, time),
+        Command::Erasure { act, seal, time } => (Record::Erasure(act), 1, seal, time),
+        Command::Rotate { seal, time, .. } => (Record::Rotation, 1, seal, time),
         Command::Other {
             count, seal, time, ..
         } => (Record::Other, count, seal, time),

@@ -3,10 +3,10 @@
 use std::format;
 use std::vec::Vec;
 
-use kimberlite_types::{KeyedAppend, Offset, RecordKind, SessionId};
+use kimberlite_types::{KeyedAppend, Offset, RecordKind, SessionId, ShredId};
 
 use super::*;
-use crate::{ReplayError, ReplayedFrame, RetentionAct, Scope, Slot};
+use crate::{ErasureAct, Generation, ReplayError, ReplayedFrame, RetentionAct, Scope, Slot};
 
 /// The frame that a command leaves in the log.
 pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
@@ -17,6 +17,8 @@ pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
         checkpoint_size: None,
         log_id: None,
         retention: None,
+        erasure: None,
+        generation: None,
         keyed: None,
     };
     match *command {
@@ -50,6 +52,16 @@ pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
         Command::Retention { act, .. } => ReplayedFrame {
             kind: act.kind(),
             retention: Some(act),
+            ..frame
+        },
+        Command::Erasure { act, .. } => ReplayedFrame {
+            kind: act.kind(),
+            erasure: Some(act),
+            ..frame
+        },
+        Command::Rotate { generation, .. } => ReplayedFrame {
+            kind: RecordKind::KeyRotation,
+            generation: Some(generation),
             ..frame
         },
         Command::Other { .. } => ReplayedFrame {
@@ -259,6 +271,54 @@ fn an_act_of_retention_is_that_of_its_kind() {
             }
         );
     }
+}
+
+#[test]
+fn a_shred_or_a_rotation_without_what_it_decides_is_never_passed_over() {
+    let scope = Scope::Tenant;
+    let shred = ErasureAct::Shred { scope };
+    let mut frames = log();
+    let mut frame = frames[4];
+    frame.slot.position = Position::new(6);
+    (frame.kind, frame.erasure) = (RecordKind::Shred, Some(shred));
+    frames.push(frame);
+    let state = replay_all(&frames).unwrap();
+    let id = ShredId::new(Position::new(6));
+    assert_eq!(state.pending_shreds().collect::<Vec<_>>(), [(id, scope)]);
+    let missing = |kind, field| ReplayError::Missing {
+        position: Position::new(6),
+        kind,
+        field,
+    };
+    let complete = ErasureAct::Complete { shred: id };
+    for (kind, act) in [
+        (RecordKind::Shred, None),
+        (RecordKind::Shred, Some(complete)),
+        (RecordKind::ShredComplete, Some(shred)),
+    ] {
+        let last = frames.last_mut().unwrap();
+        (last.kind, last.erasure) = (kind, act);
+        assert_eq!(replay_all(&frames).unwrap_err(), missing(kind, "act"));
+    }
+    let last = frames.last_mut().unwrap();
+    (last.kind, last.erasure) = (RecordKind::KeyRotation, None);
+    let refused = missing(RecordKind::KeyRotation, "generation");
+    assert_eq!(replay_all(&frames).unwrap_err(), refused);
+    frames.last_mut().unwrap().generation = Some(Generation::new(1));
+    let state = replay_all(&frames).unwrap();
+    assert_eq!((state.generation().get(), state.session()), (1, None));
+    // The session that stood before seals no more.
+    let mut sealed = frames[3];
+    sealed.slot.position = Position::new(7);
+    sealed.slot.offset = Some(Offset::new(2));
+    sealed.keyed = None;
+    frames.push(sealed);
+    let refused = replay_all(&frames).unwrap_err();
+    let rejection = Rejection::NoSession;
+    assert!(
+        matches!(refused, ReplayError::Rejected { rejection: it, .. } if it == rejection),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -2,14 +2,14 @@
 //! the same state.
 
 use kimberlite_types::limits::TIME_JUMP_NS_MAX;
-use kimberlite_types::{HoldId, Offset, SessionId};
+use kimberlite_types::{HoldId, Offset, SessionId, ShredId};
 use proptest::prelude::*;
 
 use super::model::{Model, contents};
 use super::replay::{frame_of, split};
 use super::*;
 use crate::idempotency::{Bounds, Window};
-use crate::{Retention, RetentionAct, Scope};
+use crate::{ErasureAct, Generation, Retention, RetentionAct, Scope};
 
 /// Stands for the newest session: genesis is there, so no session ever is.
 const NEWEST: Position = Position::ZERO;
@@ -78,10 +78,24 @@ fn act() -> impl Strategy<Value = RetentionAct> {
     ]
 }
 
+fn erasure() -> impl Strategy<Value = ErasureAct> {
+    prop_oneof![
+        scope().prop_map(|scope| ErasureAct::Shred { scope }),
+        position().prop_map(|shred| ErasureAct::Complete {
+            shred: ShredId::new(shred)
+        }),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         4 => (act(), seal(), time())
             .prop_map(|(act, seal, time)| Command::Retention { act, seal, time }),
+        3 => (erasure(), seal(), time())
+            .prop_map(|(act, seal, time)| Command::Erasure { act, seal, time }),
+        1 => (0..4_u32, seal(), time()).prop_map(|(generation, seal, time)| Command::Rotate {
+            generation: Generation::new(generation), seal, time,
+        }),
         1 => time().prop_map(|time| Command::Genesis { log_id: LOG_ID, time }),
         4 => (0..5_u8, seal(), time())
             .prop_map(|(number, seal, time)| Command::CreateStream { name: name(number), seal, time }),
@@ -105,7 +119,9 @@ fn command() -> impl Strategy<Value = Command> {
 fn resolve(state: &State, mut command: Command) -> Command {
     if let Command::CreateStream { seal, .. }
     | Command::Append { seal, .. }
-    | Command::Retention { seal, .. } = &mut command
+    | Command::Retention { seal, .. }
+    | Command::Erasure { seal, .. }
+    | Command::Rotate { seal, .. } = &mut command
         && let Some(seal) = seal
         && seal.session.position() == NEWEST
     {

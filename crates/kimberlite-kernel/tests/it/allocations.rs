@@ -297,6 +297,8 @@ fn a_frame_is_replayed_without_an_allocation() {
             checkpoint_size: None,
             log_id: None,
             retention: None,
+            erasure: None,
+            generation: None,
             keyed: idempotency.map(|idempotency| KeyedAppend {
                 idempotency,
                 count: slot.count,

@@ -3,6 +3,7 @@
 //! twice, on twins of one disk, with its snapshots and without; the states, the indexes and what is
 //! decided next are compared.
 
+mod erased;
 mod purged;
 
 use std::path::{Path, PathBuf};
