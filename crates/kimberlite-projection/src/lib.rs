@@ -49,6 +49,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod errand;
 mod frame_run;
 mod index_error;
 mod projection;
@@ -69,7 +70,7 @@ pub use runner::{
     FollowError, Follower, FollowerState, FollowerStatus, Followers, Named, Parked, Runner,
     RunnerHandle, RunnerOptions, WaitError,
 };
-pub use source::{BatchSize, Source, SourceError};
+pub use source::{BatchSize, ReadBatch, Source, SourceError};
 pub use store_target::{Reads, STORE_FILE, STORE_NEW_FILE, StoreTarget};
 pub use stream_index::{
     Frames, Part, Run, Runs, STREAM_RUNS_NAME, SnapshotError, StoredRuns, StreamIndex, StreamRuns,

@@ -6,10 +6,15 @@
 //! what came since; so they come a tick behind. A thread is woken after a quiet time, and where all that are awake run
 //! other projections.
 //!
-//! * **Invariant:** a projection is in a queue at most once, and runs on one thread at a time.
+//! What a projection will need next another thread may do beside it: read the batch behind the one that is taken in,
+//! and flush. Where no thread has begun by then, it does so itself; so all goes on with one thread, or none.
+//!
+//! * **Invariant:** a projection is in a queue at most once, and takes in batches on one thread at a time.
 //! * **Invariant:** what was noticed is looked at: the flag is cleared before the end of the log is read.
 //! * **Invariant:** a thread holds nothing of a log between steps, so that the last handle that goes takes
-//!   the log with it.
+//!   the log with it. Whoever lets go of a projection has waited for what is done beside it.
+//! * **Invariant:** a batch that was read ahead is taken in by the state that it was read for alone: one of the same
+//!   identity, up to where it begins.
 
 mod follower;
 mod pool;
@@ -28,20 +33,22 @@ pub use self::follower::{Follower, FollowerState, FollowerStatus, Parked, WaitEr
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunnerOptions {
-    /// Threads that run projections; with none they are run by whoever waits for them. Default: 2.
+    /// Threads that run projections; with none they are run by whoever waits for them. Default: 3, of which
+    /// one takes in a batch while one reads the next and one flushes.
     pub threads_max: usize,
     /// How large batches are.
     pub batch: BatchSize,
-    /// Bytes that a projection may have in memory before they are flushed. Default: 64 MiB.
+    /// Bytes that a projection may have in memory before they are flushed; as many may come while they are. Default:
+    /// 128 MiB.
     pub flush_bytes: usize,
 }
 
 impl Default for RunnerOptions {
     fn default() -> Self {
         Self {
-            threads_max: 2,
+            threads_max: 3,
             batch: BatchSize::default(),
-            flush_bytes: 64 << 20,
+            flush_bytes: 128 << 20,
         }
     }
 }
@@ -112,7 +119,8 @@ impl RunnerHandle {
         source: Arc<dyn Source>,
         target: Box<dyn Target>,
     ) -> Result<Follower, FollowError> {
-        let work = work::Work::new(named.clone(), Arc::clone(&source), target, self.options);
+        let run = (self.options, Arc::clone(&self.pool));
+        let work = work::Work::new(named.clone(), Arc::clone(&source), target, run);
         let task = Arc::new(Task::new(named, work, Arc::clone(&self.pool)));
         followers.add(&task)?;
         task.hasten();
@@ -193,3 +201,6 @@ impl Followers {
         tasks.retain(|it| !Arc::ptr_eq(it, task));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,18 +17,37 @@ pub trait Source: Send + Sync {
     /// log would be read otherwise now, as after a purge: then all is derived anew.
     fn identity(&self, name: &str, version: u32) -> Identity;
 
-    /// Gives `take` the batch that begins at `from`, of some frames up to the end of the log or up to
-    /// the first one that reaches a bound of `size`; nothing when the log ends there.
+    /// Reads the batch that begins at `from`, of some frames up to the end of the log or up to the first one that
+    /// reaches a bound of `size`; none when the log ends there.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] when the log cannot be read; what `take` gives otherwise.
+    /// [`SourceError`] when the log cannot be read.
     fn read(
         &self,
         from: Position,
         size: BatchSize,
+    ) -> Result<Option<Box<dyn ReadBatch>>, SourceError>;
+}
+
+/// A batch that was read. It may be taken in some time later, in another thread.
+pub trait ReadBatch: Send {
+    /// What state of this name and version is derived from, as [`Source::identity`] said when it was read: state that
+    /// is derived from something else does not take it in.
+    fn identity(&self, name: &str, version: u32) -> Identity;
+
+    /// The position behind its last record.
+    fn end(&self) -> Position;
+
+    /// Gives it to `take`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `take`.
+    fn give(
+        &self,
         take: &mut dyn FnMut(&Batch<'_>) -> Result<(), TargetError>,
-    ) -> Result<Result<(), TargetError>, SourceError>;
+    ) -> Result<(), TargetError>;
 }
 
 /// How large a batch may grow before it ends.

@@ -18,7 +18,7 @@
 use core::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use kimberlite_crypto::{StoreIdentity, internal_hash};
 use kimberlite_disk::{Access, Disk, DiskError, DiskFile, MemoryFile, OpenMode, directory_of};
@@ -32,6 +32,7 @@ mod flush;
 mod memory;
 mod node;
 mod page;
+mod page_writer;
 mod pages;
 mod sealing;
 mod space;
@@ -46,18 +47,19 @@ mod tests;
 pub use self::check::StoreSize;
 pub use self::cursor::{Cursor, Entry};
 pub use self::error::StoreError;
+pub use self::flush::Flush;
 pub use self::sealing::StoreKey;
 pub use self::transaction::WriteTransaction;
-pub use self::value::Value;
+pub use self::value::{Nearest, Value};
 
 use self::cache::PageCache;
-use self::flush::PageWriter;
+use self::flush::UnderWay;
 use self::page::{PAGE_BYTES, Page, PageId, RunRef};
 use self::pages::{Access as PageAccess, Pages};
-use self::sealing::{Kind, Sealer};
+use self::sealing::{Kind, Opener, Sealer};
 use self::space::{Age, FIRST_PAGE, Space};
 use self::superblock::Superblock;
-use self::tree::{Change, Root, Tally};
+use self::tree::{Change, Moment, Root, Search, Tally};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -185,18 +187,21 @@ pub struct Store {
     mapped: bool,
     cache: Arc<PageCache>,
     /// Of an encrypted store.
+    opener: Option<Arc<Opener>>,
+    /// Likewise, while no flush has it.
     sealer: Option<Sealer>,
     /// Whether somebody has found a page damaged.
     damage: Arc<AtomicBool>,
     shared: Arc<Shared>,
     /// Versions that may still be read, oldest first.
     read: Vec<(Age, Weak<Version>)>,
-    space: Space,
+    space: Arc<Mutex<Space>>,
     space_run: Option<RunRef>,
     /// Commits that are durable.
     durable: u64,
-    /// Bytes of memory that was committed and not flushed.
+    /// Bytes of memory that was committed and is not being flushed.
     pending_bytes: usize,
+    under_way: Option<UnderWay>,
     is_poisoned: bool,
 }
 
@@ -341,10 +346,11 @@ impl Store {
                 Some(sealer.ok_or_else(|| StoreError::Entropy { path: path() })?)
             }
         };
+        let opener = sealer.as_ref().map(Sealer::opener).cloned();
         let access = PageAccess {
             cache: &cache,
             mapped: options.mapped,
-            opener: sealer.as_ref().map(Sealer::opener),
+            opener: opener.as_ref(),
             damage: &damage,
         };
         let pages = Pages::new(Arc::clone(&file), count, access)?;
@@ -374,16 +380,18 @@ impl Store {
             identity,
             mapped: options.mapped,
             cache,
+            opener,
             sealer,
             damage,
             read: vec![(version.age, Arc::downgrade(&version))],
             shared: Arc::new(Shared {
                 current: RwLock::new(version),
             }),
-            space,
+            space: Arc::new(Mutex::new(space)),
             space_run,
             durable: u64::from(newest.is_some()),
             pending_bytes: 0,
+            under_way: None,
             is_poisoned: false,
         })
     }
@@ -417,9 +425,18 @@ impl Store {
         self.is_poisoned
     }
 
-    /// Bytes of memory that hold what was committed since the last flush.
-    pub const fn pending_bytes(&self) -> usize {
-        self.pending_bytes
+    /// Bytes of memory that hold what was committed since the last flush, with what is being flushed.
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes + self.flushing_bytes()
+    }
+
+    /// Those of them that a flush which is under way is of.
+    pub fn flushing_bytes(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |it| it.bytes)
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a commit.
@@ -448,10 +465,16 @@ impl Store {
             });
         }
         let mut tally = Tally::default();
+        let commit = before.age.commit + 1;
+        let moment = Moment {
+            commit,
+            flushing: self.under_way.as_ref().map(|it| it.version.age.commit),
+        };
         let root = if changes.is_empty() {
             before.root.clone()
         } else {
-            tree::apply(&before.pages, before.root.as_ref(), changes, &mut tally)?
+            let place = (&*before.pages, moment);
+            tree::apply(place, before.root.as_ref(), changes, &mut tally)?
         };
         // Who can write checksums can count wrong, and point twice to a page or to one that is free.
         let entries = before.entries.checked_add(tally.added);
@@ -459,14 +482,19 @@ impl Store {
             .and_then(|entries| entries.checked_sub(tally.removed))
             .filter(|entries| root.is_some() == (*entries > 0))
             .ok_or_else(|| before.pages.damaged(PageId::new(0), "counts other entries"))?;
-        let commit = before.age.commit + 1;
         let nodes = tally.nodes.iter().map(|page| (*page, 1));
         let runs = tally.runs.iter().map(|run| (run.first, run.pages()));
-        for (first, pages) in nodes.chain(runs) {
-            if !self.space.give(first, pages, commit) {
-                self.is_poisoned = true;
-                return Err(before.pages.damaged(first, "is used and not taken"));
-            }
+        let mut space = self.space();
+        let refused = nodes
+            .chain(runs)
+            .find(|(first, pages)| !space.give(*first, *pages, commit));
+        drop(space);
+        if let Some((first, _)) = refused {
+            self.is_poisoned = true;
+            return Err(before.pages.damaged(first, "is used and not taken"));
+        }
+        if let Some(under_way) = &mut self.under_way {
+            under_way.note(core::mem::take(&mut tally.replaced), commit);
         }
         self.pending_bytes += tally.memory_bytes;
         self.pending_bytes = self.pending_bytes.saturating_sub(tally.memory_bytes_freed);
@@ -496,125 +524,6 @@ impl Store {
         drop(current);
         drop(before);
     }
-
-    /// Makes durable what was committed.
-    ///
-    /// # Errors
-    ///
-    /// [`DiskError::Full`] where there was no space for the pages: nothing has changed, and a later flush
-    /// may succeed, as it may after [`StoreError::Entropy`]. After any other error the store takes nothing
-    /// more; snapshots can still be read.
-    pub fn flush(&mut self) -> Result<(), StoreError> {
-        self.check_usable()?;
-        let version = self.shared.current();
-        if version.age.commit == self.durable {
-            return Ok(());
-        }
-        self.check_sealer()?;
-        let read: Vec<Age> = self
-            .read
-            .iter()
-            .filter(|(_, version)| version.strong_count() > 0)
-            .map(|(age, _)| *age)
-            .collect();
-        self.space.release(self.durable, &read);
-        let flush = version.age.flush + 1;
-        let (pages, sealer) = (&version.pages, self.sealer.as_mut());
-        let mut writer = PageWriter::new(&*self.file, pages, &mut self.space, sealer, flush);
-        let written = write_pages(&mut writer, &version, self.space_run);
-        let taken = writer.into_taken();
-        let written = written.inspect_err(|error| {
-            self.space.untake(&taken);
-            self.is_poisoned |= !matches!(error, StoreError::Disk(DiskError::Full { .. }));
-        })?;
-        let flushed = self
-            .write_superblock(&version, written)
-            .and_then(|superblock| self.flushed(&version, &superblock));
-        // From the first sync on nobody knows what the file says, whatever the error.
-        self.is_poisoned |= flushed.is_err();
-        flushed
-    }
-
-    fn check_sealer(&mut self) -> Result<(), StoreError> {
-        let path = self.path();
-        let Some(sealer) = &mut self.sealer else {
-            return Ok(());
-        };
-        if !sealer.is_of_this_process() {
-            return Err(StoreError::Forked { path });
-        }
-        if !sealer.begin_flush() {
-            return Err(StoreError::Entropy { path });
-        }
-        Ok(())
-    }
-
-    fn write_superblock(
-        &self,
-        version: &Version,
-        (root, space): Written,
-    ) -> Result<Superblock, StoreError> {
-        let flush = version.age.flush + 1;
-        self.file.sync_data()?;
-        let superblock = Superblock {
-            flush,
-            identity: self.identity,
-            page_count: self.space.count(),
-            applied: version.applied,
-            entries: version.entries,
-            root,
-            space,
-            code: None,
-        };
-        let superblock = match &self.sealer {
-            Some(sealer) => superblock.with_code(sealer.key()),
-            None => superblock,
-        };
-        let slot = PageId::new(u32::from(flush % 2 == 1));
-        let bytes = superblock.encode();
-        self.file.write_all_at(&[&bytes[..]], slot.offset())?;
-        self.file.sync_data()?;
-        Ok(superblock)
-    }
-
-    fn flushed(&mut self, version: &Version, superblock: &Superblock) -> Result<(), StoreError> {
-        self.durable = version.age.commit;
-        if let Some(before) = self.space_run.replace(superblock.space)
-            && !self
-                .space
-                .give_unread(before.first, before.pages(), self.durable)
-        {
-            let what = "is used for other things too";
-            return Err(version.pages.damaged(before.first, what));
-        }
-        self.pending_bytes = 0;
-        let pages = if superblock.page_count == version.pages.count() {
-            Arc::clone(&version.pages)
-        } else {
-            let file = Arc::clone(&self.file);
-            let count = superblock.page_count;
-            let access = PageAccess {
-                cache: &self.cache,
-                mapped: self.mapped,
-                opener: self.sealer.as_ref().map(Sealer::opener),
-                damage: &self.damage,
-            };
-            let mut pages = Pages::new(file, count, access)?;
-            pages.know_from(&version.pages);
-            Arc::new(pages)
-        };
-        self.publish(Version {
-            root: root_of(superblock),
-            entries: version.entries,
-            applied: version.applied,
-            age: Age {
-                commit: version.age.commit,
-                flush: superblock.flush,
-            },
-            pages,
-        });
-        Ok(())
-    }
 }
 
 impl fmt::Debug for Store {
@@ -622,27 +531,10 @@ impl fmt::Debug for Store {
         f.debug_struct("Store")
             .field("path", &self.file.path())
             .field("applied", &self.applied())
-            .field("pages", &self.space.count())
+            .field("pages", &self.space().count())
             .field("is_poisoned", &self.is_poisoned)
             .finish_non_exhaustive()
     }
-}
-
-type Written = (Option<(page::PageRef, u8)>, RunRef);
-
-/// Writes the nodes of a version and then the map of pages.
-fn write_pages(
-    writer: &mut PageWriter<'_>,
-    version: &Version,
-    space_run: Option<RunRef>,
-) -> Result<Written, StoreError> {
-    let root = match &version.root {
-        Some(root) => Some((writer.write_child(&root.child)?, root.level)),
-        None => None,
-    };
-    let space = writer.write_space(space_run)?;
-    writer.finish()?;
-    Ok((root, space))
 }
 
 fn root_of(superblock: &Superblock) -> Option<Root> {
@@ -713,6 +605,47 @@ impl Snapshot {
             Some(root) => tree::find(&self.version.pages, root, key),
             None => Ok(None),
         }
+    }
+
+    /// Looks up the first entry whose key is `key` or above and begins with `beginning`, as `key` does. Takes about as
+    /// long as [`find`](Self::find), other than a [`cursor`](Self::cursor).
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub fn find_nearest(
+        &self,
+        key: &[u8],
+        beginning: &[u8],
+    ) -> Result<Option<Nearest<'_>>, StoreError> {
+        let Some(root) = &self.version.root else {
+            return Ok(None);
+        };
+        match tree::find_nearest(&self.version.pages, root, (key, beginning))? {
+            Search::Found(nearest) => return Ok(Some(nearest)),
+            Search::Nothing => return Ok(None),
+            Search::Behind => {}
+        }
+        let mut cursor = Cursor::new(&self.version.pages, Some(root));
+        cursor.seek(key)?;
+        let entry = cursor.next_entry()?;
+        let entry = entry.filter(|entry| entry.key.starts_with(beginning));
+        Ok(entry.map(|entry| Nearest {
+            key: entry.key.to_vec(),
+            value: entry.value,
+            follows_another: false,
+        }))
+    }
+
+    /// A cursor, before the first entry whose key is `key` or above.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub fn cursor_at(&self, key: &[u8]) -> Result<Cursor<'_>, StoreError> {
+        let mut cursor = Cursor::new(&self.version.pages, self.version.root.as_ref());
+        cursor.seek(key)?;
+        Ok(cursor)
     }
 
     /// A cursor, before the first entry.

@@ -16,7 +16,9 @@ use kimberlite_types::Position;
 
 use crate::batch::Batch;
 use crate::projection::Projection;
-use crate::store::{Applied, Identity, Snapshot, Store, StoreError, StoreOptions, StoreReader};
+use crate::store::{
+    Applied, Flush, Identity, Snapshot, Store, StoreError, StoreOptions, StoreReader,
+};
 use crate::target::{Target, TargetError};
 
 /// What the file of the store is called.
@@ -169,6 +171,18 @@ impl<P: Projection> Target for StoreTarget<P> {
         self.store_mut().flush().map_err(told)
     }
 
+    fn begin_flush(&mut self) -> Result<Option<Flush>, TargetError> {
+        self.store_mut().begin_flush().map_err(told)
+    }
+
+    fn end_flush(&mut self) -> Result<bool, TargetError> {
+        self.store_mut().end_flush().map_err(told)
+    }
+
+    fn finish_flush(&mut self) -> Result<(), TargetError> {
+        self.store_mut().finish_flush().map_err(told)
+    }
+
     fn rebuild(&mut self, identity: Identity) -> Result<(), TargetError> {
         let store = begin(&*self.disk, &self.directory, identity, &self.options)?;
         if self.current.is_none() {
@@ -203,7 +217,8 @@ impl<P: Projection> Target for StoreTarget<P> {
         if !self.store().is_poisoned() {
             return Ok(());
         }
-        // What was committed and not flushed is derived again.
+        // What was committed and not flushed is derived again. Two may not write one file.
+        self.store_mut().stop_flush();
         let name = if self.building.is_some() {
             STORE_NEW_FILE
         } else {

@@ -15,6 +15,9 @@ use crate::store::{Cursor, Snapshot, StoreError, WriteTransaction};
 pub use self::key::Key;
 pub use self::stored::{FixedBytes, Stored};
 
+/// Bytes that most keys have room in.
+const KEY_BYTES: usize = 64;
+
 /// A table of a store, in which entries stand in the order of their keys.
 ///
 /// ```
@@ -50,9 +53,13 @@ impl<K: Key, V: Stored> Table<K, V> {
         key: K::Ref<'_>,
         value: V::Ref<'_>,
     ) -> Result<(), StoreError> {
-        let mut bytes = Vec::new();
-        V::encode(value, &mut bytes);
-        write.put(&self.key(key), &bytes)
+        write.put_with(
+            |to| {
+                to.extend_from_slice(&self.beginning());
+                K::encode(key, to);
+            },
+            |to| V::encode(value, to),
+        )
     }
 
     /// Takes a key away, if it is there.
@@ -92,6 +99,29 @@ impl<K: Key, V: Stored> Table<K, V> {
         value.map(|bytes| self.value(&bytes)).transpose()
     }
 
+    /// Looks up the first entry whose key is `from` or above and begins with `beginning`, as `from` does. Also says
+    /// whether one right before it is known to begin so; where that is false there may be one all the same.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find`](Self::find).
+    pub fn find_nearest(
+        &self,
+        snapshot: &Snapshot,
+        from: K::Ref<'_>,
+        beginning: K::Beginning<'_>,
+    ) -> Result<Option<(K, V, bool)>, StoreError> {
+        let key = self.key(from);
+        let mut bytes = Vec::with_capacity(KEY_BYTES);
+        bytes.extend_from_slice(&self.beginning());
+        K::encode_beginning(beginning, &mut bytes);
+        let Some(found) = snapshot.find_nearest(&key, &bytes)? else {
+            return Ok(None);
+        };
+        let (key, value) = self.entry(&found.key, &found.value)?;
+        Ok(Some((key, value, found.follows_another)))
+    }
+
     /// Goes through the entries whose keys are in a range, in order, from either end.
     pub fn range<'s, 'k>(
         &self,
@@ -110,14 +140,14 @@ impl<K: Key, V: Stored> Table<K, V> {
         let from = match bound(keys.start_bound()) {
             Bound::Included(key) => key,
             Bound::Excluded(key) => behind(key),
-            Bound::Unbounded => self.beginning(),
+            Bound::Unbounded => self.beginning().to_vec(),
         };
         let to = match bound(keys.end_bound()) {
             Bound::Included(key) => Some(behind(key)),
             Bound::Excluded(key) => Some(key),
-            Bound::Unbounded => after_prefix(self.beginning()),
+            Bound::Unbounded => after_prefix(self.beginning().to_vec()),
         };
-        Scan::new(self.id, snapshot, from, to)
+        Scan::new(Self::new(self.id), snapshot, from, to)
     }
 
     /// Goes through the entries whose keys begin so: those of a text with these characters, those of a
@@ -127,21 +157,28 @@ impl<K: Key, V: Stored> Table<K, V> {
         snapshot: &'s Snapshot,
         beginning: K::Beginning<'_>,
     ) -> Scan<'s, K, V> {
-        let mut from = self.beginning();
+        let mut from = self.beginning().to_vec();
         K::encode_beginning(beginning, &mut from);
         let to = after_prefix(from.clone());
-        Scan::new(self.id, snapshot, from, to)
+        Scan::new(Self::new(self.id), snapshot, from, to)
     }
 
-    fn beginning(&self) -> Vec<u8> {
-        let [high, low] = [self.id >> 8, self.id & 0xff].map(|byte| byte.to_le_bytes()[0]);
-        vec![high, low]
+    fn beginning(&self) -> [u8; 2] {
+        [self.id >> 8, self.id & 0xff].map(|byte| byte.to_le_bytes()[0])
     }
 
     fn key(&self, key: K::Ref<'_>) -> Vec<u8> {
-        let mut bytes = self.beginning();
+        let mut bytes = Vec::with_capacity(KEY_BYTES);
+        bytes.extend_from_slice(&self.beginning());
         K::encode(key, &mut bytes);
         bytes
+    }
+
+    fn entry(&self, key: &[u8], value: &[u8]) -> Result<(K, V), StoreError> {
+        let mut rest = key.get(size_of::<u16>()..).unwrap_or_default();
+        let key = K::decode(&mut rest).filter(|_| rest.is_empty());
+        let entry = key.zip(V::decode(value));
+        entry.ok_or(StoreError::WrongType { table: self.id })
     }
 
     fn value(&self, bytes: &[u8]) -> Result<V, StoreError> {
@@ -170,7 +207,7 @@ fn after_prefix(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
 /// [`Snapshot::cursor`], ends it.
 #[derive(Debug)]
 pub struct Scan<'s, K, V> {
-    table: u16,
+    table: Table<K, V>,
     snapshot: &'s Snapshot,
     from: Vec<u8>,
     /// Before this key.
@@ -178,11 +215,10 @@ pub struct Scan<'s, K, V> {
     forward: Option<Cursor<'s>>,
     backward: Option<Cursor<'s>>,
     has_ended: bool,
-    marker: PhantomData<fn() -> (K, V)>,
 }
 
 impl<'s, K: Key, V: Stored> Scan<'s, K, V> {
-    fn new(table: u16, snapshot: &'s Snapshot, from: Vec<u8>, to: Option<Vec<u8>>) -> Self {
+    fn new(table: Table<K, V>, snapshot: &'s Snapshot, from: Vec<u8>, to: Option<Vec<u8>>) -> Self {
         let has_ended = to.as_ref().is_some_and(|to| *to <= from);
         Self {
             table,
@@ -192,24 +228,14 @@ impl<'s, K: Key, V: Stored> Scan<'s, K, V> {
             forward: None,
             backward: None,
             has_ended,
-            marker: PhantomData,
         }
-    }
-
-    fn decode(&self, key: &[u8], value: &[u8]) -> Result<(K, V), StoreError> {
-        let mut rest = key.get(size_of::<u16>()..).unwrap_or_default();
-        let key = K::decode(&mut rest).filter(|_| rest.is_empty());
-        let entry = key.zip(V::decode(value));
-        entry.ok_or(StoreError::WrongType { table: self.table })
     }
 
     fn step(&mut self) -> Result<Option<(K, V)>, StoreError> {
         let mut cursor = if let Some(cursor) = self.forward.take() {
             cursor
         } else {
-            let mut cursor = self.snapshot.cursor()?;
-            cursor.seek(&self.from)?;
-            cursor
+            self.snapshot.cursor_at(&self.from)?
         };
         let found = match cursor.next_entry()? {
             Some(entry) if self.to.as_deref().is_none_or(|to| entry.key < to) => {
@@ -217,7 +243,7 @@ impl<'s, K: Key, V: Stored> Scan<'s, K, V> {
                 self.from.clear();
                 self.from.extend_from_slice(entry.key);
                 self.from.push(0);
-                Some(self.decode(entry.key, &entry.value)?)
+                Some(self.table.entry(entry.key, &entry.value)?)
             }
             _ => None,
         };
@@ -225,21 +251,26 @@ impl<'s, K: Key, V: Stored> Scan<'s, K, V> {
         Ok(found)
     }
 
+    /// A cursor behind the last entry.
+    fn last_cursor(&self) -> Result<Cursor<'s>, StoreError> {
+        if let Some(to) = &self.to {
+            return self.snapshot.cursor_at(to);
+        }
+        let mut cursor = self.snapshot.cursor()?;
+        cursor.seek_last()?;
+        Ok(cursor)
+    }
+
     fn step_back(&mut self) -> Result<Option<(K, V)>, StoreError> {
         let mut cursor = if let Some(cursor) = self.backward.take() {
             cursor
         } else {
-            let mut cursor = self.snapshot.cursor()?;
-            match &self.to {
-                Some(to) => cursor.seek(to)?,
-                None => cursor.seek_last()?,
-            }
-            cursor
+            self.last_cursor()?
         };
         let found = match cursor.previous_entry()? {
             Some(entry) if entry.key >= self.from.as_slice() => {
                 self.to = Some(entry.key.to_vec());
-                Some(self.decode(entry.key, &entry.value)?)
+                Some(self.table.entry(entry.key, &entry.value)?)
             }
             _ => None,
         };

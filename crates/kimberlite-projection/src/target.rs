@@ -6,7 +6,7 @@ use kimberlite_types::Position;
 
 use crate::batch::Batch;
 use crate::projection::ApplyError;
-use crate::store::{Applied, Identity, StoreError};
+use crate::store::{Applied, Flush, Identity, StoreError};
 
 /// A place that takes in the log, batch by batch: a store with a [`Projection`](crate::Projection), or
 /// anything else that keeps how far it is together with what it has.
@@ -34,7 +34,7 @@ pub trait Target: Send {
     /// [`TargetError::Damaged`] when it has to be rebuilt; any other error says to try again, later.
     fn apply(&mut self, batch: &Batch<'_>) -> Result<(), TargetError>;
 
-    /// Bytes that [`flush`](Self::flush) would make durable, about.
+    /// Bytes that are not durable yet, about.
     fn pending_bytes(&self) -> usize;
 
     /// Makes durable what was taken in.
@@ -43,6 +43,34 @@ pub trait Target: Send {
     ///
     /// As [`apply`](Self::apply).
     fn flush(&mut self) -> Result<(), TargetError>;
+
+    /// Begins to make durable what was taken in, so that it can take in more meanwhile: what is returned does it, in any
+    /// thread. None where nothing is left to be done, as where this waits for the disk itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    fn begin_flush(&mut self) -> Result<Option<Flush>, TargetError> {
+        self.flush().map(|()| None)
+    }
+
+    /// Takes in what came of a flush that was begun, if it has come to its end; `true` when none is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    fn end_flush(&mut self) -> Result<bool, TargetError> {
+        Ok(true)
+    }
+
+    /// Waits for the end of a flush that was begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    fn finish_flush(&mut self) -> Result<(), TargetError> {
+        Ok(())
+    }
 
     /// Begins anew, from the first record. What is there can be read until [`caught_up`](Self::caught_up).
     ///

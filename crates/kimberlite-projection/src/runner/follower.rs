@@ -122,10 +122,23 @@ impl Task {
         hold(&self.progress).is_unflushed
     }
 
+    /// Makes durable what was taken in, if it is worth that, while more may be taken in.
     pub(super) fn flush_if_due(&self) {
-        if self.is_unflushed() {
-            // Whoever asks for its state is told.
-            let _ = self.flush();
+        if !self.is_unflushed() {
+            return;
+        }
+        let mut begun = None;
+        // Whoever asks for its state is told what goes wrong.
+        let _ = self.act(
+            |work| {
+                begun = work.begin_flush()?;
+                Ok(())
+            },
+            Afterwards::AsBefore,
+        );
+        if let Some(flush) = begun {
+            flush.run();
+            let _ = self.act(Work::end_flush, Afterwards::AsBefore);
         }
     }
 

@@ -1,12 +1,15 @@
 //! The threads that run projections.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::follower::Task;
+use crate::errand::Errand;
+use crate::store::Flush;
 
 /// How long what is new in a busy log is left to become more.
 const TICK: Duration = Duration::from_millis(1);
@@ -14,8 +17,24 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks without anything new after which nobody looks any more until somebody is noticed.
 const QUIET_TICKS: u32 = 50;
 
+/// What a thread may do that somebody else needs, who does it himself where none has begun.
+pub(super) trait Beside: Send + Sync {
+    fn run(&self);
+}
+
+impl Beside for Flush {
+    fn run(&self) {
+        Self::run(self);
+    }
+}
+
+impl<T: Send> Beside for Errand<T> {
+    fn run(&self) {
+        Self::run(self);
+    }
+}
+
 /// Threads, and what they are to do.
-#[derive(Debug)]
 pub(super) struct Pool {
     threads_max: usize,
     state: Mutex<State>,
@@ -27,8 +46,10 @@ pub(super) struct Pool {
     process: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    /// Begun by projections that go on meanwhile.
+    beside: VecDeque<Arc<dyn Beside>>,
     /// To be run at once.
     now: VecDeque<Arc<Task>>,
     /// To be run at the next tick.
@@ -37,8 +58,18 @@ struct State {
     unflushed: Vec<Arc<Task>>,
     threads: Vec<JoinHandle<()>>,
     helpers_waiting: usize,
+    /// Threads that run a projection.
+    running: usize,
+    /// Ticks since the last one was run.
+    quiet_ticks: u32,
     ticker: Ticker,
     has_ended: bool,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        !(self.beside.is_empty() && self.now.is_empty() && self.next.is_empty())
+    }
 }
 
 /// Whether a thread counts ticks.
@@ -110,6 +141,19 @@ impl Pool {
         }
     }
 
+    /// Has another thread do something for a projection that runs, if there is one.
+    pub(super) fn send(self: &Arc<Self>, beside: Arc<dyn Beside>) {
+        let mut state = self.state();
+        if state.has_ended || self.is_inline() {
+            return;
+        }
+        state.beside.push_back(beside);
+        match state.ticker {
+            Ticker::Counts | Ticker::Sleeps => self.ticker.notify_one(),
+            Ticker::Nobody => self.help(&mut state),
+        }
+    }
+
     /// Has another thread look at the queues, if there may be one.
     fn help(self: &Arc<Self>, state: &mut State) {
         if state.helpers_waiting > 0 {
@@ -127,17 +171,19 @@ impl Pool {
 
     fn work(self: &Arc<Self>) {
         let mut state = self.state();
-        let mut quiet_ticks = 0;
         while !state.has_ended {
-            if let Some(task) = state.now.pop_front() {
-                quiet_ticks = 0;
+            if let Some(beside) = state.beside.pop_front() {
+                drop(state);
+                beside.run();
+                drop(beside);
+                state = self.state();
+            } else if let Some(task) = state.now.pop_front() {
                 state = self.run(state, task);
             } else if state.ticker != Ticker::Nobody {
                 state.helpers_waiting += 1;
                 state = wait(&self.helper, state);
                 state.helpers_waiting -= 1;
-            } else if quiet_ticks < QUIET_TICKS {
-                quiet_ticks += 1;
+            } else if state.quiet_ticks < QUIET_TICKS {
                 state = self.tick(state);
             } else if !state.unflushed.is_empty() {
                 let unflushed = std::mem::take(&mut state.unflushed);
@@ -150,7 +196,7 @@ impl Pool {
                 }
                 state = self.state();
             } else {
-                quiet_ticks = 0;
+                state.quiet_ticks = 0;
                 state = self.sleep(state);
             }
         }
@@ -162,6 +208,10 @@ impl Pool {
         let waited = self.ticker.wait_timeout(state, TICK);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.ticker = Ticker::Nobody;
+        // As long as another thread runs a projection the log is not quiet.
+        if state.running == 0 {
+            state.quiet_ticks += 1;
+        }
         turn(&mut state);
         state
     }
@@ -169,7 +219,7 @@ impl Pool {
     /// Waits until somebody is noticed.
     fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.ticker = Ticker::Sleeps;
-        while state.now.is_empty() && state.next.is_empty() && !state.has_ended {
+        while !state.has_work() && !state.has_ended {
             state = wait(&self.ticker, state);
         }
         state.ticker = Ticker::Nobody;
@@ -182,14 +232,17 @@ impl Pool {
         mut state: MutexGuard<'a, State>,
         task: Arc<Task>,
     ) -> MutexGuard<'a, State> {
-        if !state.now.is_empty() || !state.next.is_empty() {
+        if state.has_work() {
             self.help(&mut state);
         }
+        state.running += 1;
+        state.quiet_ticks = 0;
         task.is_running.store(true, Ordering::Relaxed);
         task.noticed.store(false, Ordering::SeqCst);
         drop(state);
         let has_more = task.step();
         let mut state = self.state();
+        state.running -= 1;
         task.is_running.store(false, Ordering::Relaxed);
         if task.is_unflushed() && !task.is_noted.swap(true, Ordering::Relaxed) {
             state.unflushed.push(Arc::clone(&task));
@@ -210,11 +263,13 @@ impl Pool {
         }
         let mut state = self.state();
         state.has_ended = true;
+        let beside = std::mem::take(&mut state.beside);
         state.now.clear();
         state.next.clear();
         state.unflushed.clear();
         let threads = std::mem::take(&mut state.threads);
         drop(state);
+        drop(beside);
         self.ticker.notify_all();
         self.helper.notify_all();
         for thread in threads {
@@ -223,6 +278,14 @@ impl Pool {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("threads_max", &self.threads_max)
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use super::memory::Child;
 use super::node::Slot;
 use super::page::{PageId, RunRef};
 use super::pages::{Access, Handle, Pages};
-use super::sealing::{Kind, Sealer};
+use super::sealing::Kind;
 use super::tree::{Node, Root};
 use super::{Store, Version};
 
@@ -47,14 +47,14 @@ impl Store {
         let access = Access {
             cache: &cache,
             mapped: false,
-            opener: self.sealer.as_ref().map(Sealer::opener),
+            opener: self.opener.as_ref(),
             damage: &self.damage,
         };
         let pages = Pages::new(file, version.pages.count(), access)?;
         let mut walk = Walk {
             pages: &pages,
             store: self,
-            seen: vec![false; PageId::new(self.space.count()).index()],
+            seen: vec![false; PageId::new(self.space().count()).index()],
             entries: 0,
             last: None,
         };
@@ -150,7 +150,7 @@ impl Walk<'_> {
     /// Notes pages that something points to.
     fn note(&mut self, first: PageId, pages: u32) -> Result<(), StoreError> {
         for page in first.get()..first.get().saturating_add(pages) {
-            if !self.store.space.is_run_taken(PageId::new(page), 1) {
+            if !self.store.space().is_run_taken(PageId::new(page), 1) {
                 let page = PageId::new(page);
                 return Err(self.pages.damaged(page, "is used and not taken"));
             }
@@ -173,15 +173,15 @@ impl Walk<'_> {
         if let Some(run) = self.store.space_run {
             self.note(run.first, run.pages())?;
         }
-        let space = &self.store.space;
+        let space = self.store.space();
         let taken = (0..space.count())
             .filter(|page| space.is_taken(*page))
             .count();
         let pointed = self.seen.iter().filter(|seen| **seen).count();
         let superblocks = PageId::new(super::FIRST_PAGE).index();
         let number = |pages| u64::try_from(pages).expect("pages are numbered by 32 bits");
-        // A flush that failed may have left pages taken that nothing points to, or may yet.
-        let is_known = !self.store.is_poisoned;
+        // One that is under way takes pages that nothing points to yet, and one that failed may have left some.
+        let is_known = !self.store.is_poisoned && self.store.under_way.is_none();
         if is_known && number(taken) != number(pointed + superblocks) + space.given() {
             return Err(self
                 .pages

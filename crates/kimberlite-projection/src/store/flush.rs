@@ -1,202 +1,374 @@
-//! Writes what is in memory.
+//! Makes durable what was committed, beside commits that go on.
+//!
+//! A flush writes one version, which never changes:
 //!
 //! 1. Nodes and long values go to pages that nothing points to, children before their parents. A crash
 //!    leaves the older superblock, and what it points to as it was.
-//! 2. So does the map of taken pages, as a long value.
+//! 2. So does the map of the pages that the version points to, as a long value. What commits behind the version
+//!    have given back meanwhile is among these, and stays.
 //! 3. Sync: all that the new superblock will point to is durable.
 //! 4. The new superblock goes over the one before the last. A crash leaves it torn, which shows, and
 //!    the last one counts.
-//! 5. Sync: the new superblock counts, and what was given back before may be taken.
+//! 5. Sync: the new superblock counts, and what was given back before the version may be taken.
+//! 6. The store ends the flush: what the newest version has of the nodes that were written, it has in the file from
+//!    then on. What commits have replaced meanwhile was written for nobody but the superblock, and its pages
+//!    are given back, as by those commits. A crash before that leaves what it does behind 5.
+//!
+//! Steps 1 to 5 are done on any thread by whoever [`run`](Flush::run)s the flush, the sixth by the owner of the store.
+//!
+//! * **Invariant:** one flush of a store is under way at most, and none when its writer is gone.
 
-use bytes::Bytes;
-use kimberlite_crypto::InternalHasher;
-use kimberlite_disk::DiskFile;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kimberlite_disk::{DiskError, DiskFile};
 
 use super::error::StoreError;
-use super::memory::{Child, MemoryNode};
-use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef, pages_of};
-use super::pages::Pages;
-use super::sealing::{Kind, Sealer};
-use super::space::Space;
+use super::memory::MemoryNode;
+use super::page::{PageId, PageRef, RunRef};
+use super::page_writer::{PageWriter, Written};
+use super::pages::{Access as PageAccess, Pages};
+use super::sealing::Sealer;
+use super::space::{Age, PageMap, Space};
+use super::superblock::Superblock;
+use super::{Identity, Store, Version, tree};
+use crate::errand::Errand;
 
-/// Pages that are written at once.
-const BATCH_PAGES: usize = 256;
-
-/// Writes pages, those that follow each other at once.
-pub(crate) struct PageWriter<'a> {
-    file: &'a dyn DiskFile,
-    pages: &'a Pages,
-    space: &'a mut Space,
-    sealer: Option<&'a mut Sealer>,
-    flush: u64,
-    /// What was taken, to be given back if the flush fails.
-    taken: Vec<(PageId, u32)>,
-    batch: Vec<u8>,
-    batch_first: u32,
+/// A flush that was begun. Whoever runs it makes durable what was committed when it was begun, while the store takes
+/// more; the store sees that when it [ends](Store::end_flush) it.
+#[derive(Clone, Debug)]
+pub struct Flush {
+    errand: Arc<Errand<Ran>>,
 }
 
-impl<'a> PageWriter<'a> {
-    pub(crate) fn new(
-        file: &'a dyn DiskFile,
-        pages: &'a Pages,
-        space: &'a mut Space,
-        sealer: Option<&'a mut Sealer>,
-        flush: u64,
-    ) -> Self {
-        Self {
+impl Flush {
+    /// Writes and syncs, unless that is being done or was done already.
+    pub fn run(&self) {
+        self.errand.run();
+    }
+}
+
+/// What came of a flush.
+struct Ran {
+    sealer: Option<Sealer>,
+    written: Written,
+    outcome: Result<Superblock, Failed>,
+}
+
+/// Why a flush failed.
+enum Failed {
+    /// Before anything could point to the pages that it took.
+    Before(StoreError, Vec<(PageId, u32)>),
+    /// From the first sync on, after which nobody knows what the file says.
+    Unknown(StoreError),
+}
+
+/// All that it takes to write a version.
+struct Writing {
+    file: Arc<dyn DiskFile>,
+    identity: Identity,
+    version: Arc<Version>,
+    space: Arc<Mutex<Space>>,
+    map: PageMap,
+    sealer: Option<Sealer>,
+}
+
+impl Writing {
+    fn run(self) -> Ran {
+        let Self {
             file,
-            pages,
+            identity,
+            version,
             space,
-            sealer,
-            flush,
-            taken: Vec::new(),
-            batch: Vec::new(),
-            batch_first: 0,
-        }
-    }
-
-    /// Writes a node and what it points to in memory; returns where it is.
-    pub(crate) fn write_child(&mut self, child: &Child) -> Result<PageRef, StoreError> {
-        match child {
-            Child::Stored(place) => Ok(*place),
-            Child::Memory(node) => self.write_node(node),
-        }
-    }
-
-    fn write_node(&mut self, node: &MemoryNode) -> Result<PageRef, StoreError> {
-        let mut page = node.page.clone();
-        for index in 0..node.layout.count {
-            let Some(at) = node.layout.value_at(&page, index) else {
-                continue;
+            map,
+            mut sealer,
+        } = self;
+        let pages = (&*space, map);
+        let flush = version.age.flush + 1;
+        let mut writer = PageWriter::new(&*file, &version.pages, pages, sealer.as_mut(), flush);
+        let pointers = write_pages(&mut writer, &version);
+        let (written, taken) = writer.into_written();
+        let superblock = pointers.map(|(root, space_run)| {
+            let superblock = Superblock {
+                flush,
+                identity,
+                page_count: space.lock().unwrap_or_else(PoisonError::into_inner).count(),
+                applied: version.applied,
+                entries: version.entries,
+                root,
+                space: space_run,
+                code: None,
             };
-            if let Some(child) = node.memory_child(index) {
-                fill(&mut page, at, &self.write_node(child)?.encode());
-            } else if let Some(value) = node.pending_value(index) {
-                fill(&mut page, at, &self.write_run(value)?.encode());
+            match &sealer {
+                Some(sealer) => superblock.with_code(sealer.key()),
+                None => superblock,
             }
+        });
+        let outcome = superblock
+            .map_err(|error| Failed::Before(error, taken))
+            .and_then(|superblock| {
+                write_superblock(&*file, &superblock).map_err(Failed::Unknown)?;
+                Ok(superblock)
+            });
+        Ran {
+            sealer,
+            written,
+            outcome,
         }
-        let place = self.take(1)?;
-        let stored = self.write_page(place, Kind::Node, &page, BODY_BYTES)?;
-        Ok(PageRef {
-            page: place,
-            checksum: Checksum::of(stored),
-        })
-    }
-
-    /// Writes a long value.
-    fn write_run(&mut self, value: &Bytes) -> Result<RunRef, StoreError> {
-        let bytes = u32::try_from(value.len()).expect("values are bounded when they are put");
-        let first = self.take(pages_of(bytes))?;
-        self.write_run_at(first, Kind::Value, value)
-    }
-
-    fn write_run_at(
-        &mut self,
-        first: PageId,
-        kind: Kind,
-        value: &[u8],
-    ) -> Result<RunRef, StoreError> {
-        let mut hasher = InternalHasher::new();
-        for (place, part) in (first.get()..).zip(value.chunks(BODY_BYTES)) {
-            let mut page = [0; PAGE_BYTES];
-            fill(&mut page, 0, part);
-            hasher.update(self.write_page(PageId::new(place), kind, &page, part.len())?);
-        }
-        Ok(RunRef {
-            first,
-            bytes: u32::try_from(value.len()).expect("values are bounded when they are put"),
-            checksum: Checksum::beginning(&hasher.finish()),
-        })
-    }
-
-    /// Writes which pages are taken, once everything else is written. `before` is where that stood.
-    pub(crate) fn write_space(&mut self, before: Option<RunRef>) -> Result<RunRef, StoreError> {
-        let first = loop {
-            let pages = pages_of(Space::encoded_bytes(self.space.count()));
-            if let Some(first) = self.space.take_run(pages, self.flush) {
-                self.taken.push((first, pages));
-                break first;
-            }
-            self.grow(pages)?;
-        };
-        let words = self
-            .space
-            .encode(before.map(|run| (run.first, run.pages())));
-        self.write_run_at(first, Kind::Space, &words)
-    }
-
-    /// Writes what is left to be written.
-    pub(crate) fn finish(&mut self) -> Result<(), StoreError> {
-        if !self.batch.is_empty() {
-            let offset = PageId::new(self.batch_first).offset();
-            self.file.write_all_at(&[&self.batch], offset)?;
-            self.batch.clear();
-        }
-        Ok(())
-    }
-
-    /// The pages that were taken.
-    pub(crate) fn into_taken(self) -> Vec<(PageId, u32)> {
-        self.taken
-    }
-
-    fn take(&mut self, pages: u32) -> Result<PageId, StoreError> {
-        let first = if let Some(first) = self.space.take_run(pages, self.flush) {
-            first
-        } else {
-            self.grow(pages)?;
-            let taken = self.space.take_run(pages, self.flush);
-            taken.expect("the file has grown by as many pages")
-        };
-        self.taken.push((first, pages));
-        Ok(first)
-    }
-
-    fn grow(&mut self, pages: u32) -> Result<(), StoreError> {
-        let count = self
-            .space
-            .grown_count(pages)
-            .ok_or_else(|| StoreError::OutOfPages {
-                path: self.pages.path(),
-            })?;
-        let range = PageId::new(self.space.count()).offset()..PageId::new(count).offset();
-        self.file.allocate(range)?;
-        self.space.grow_to(count);
-        Ok(())
-    }
-
-    /// Writes a page with so many bytes of content. Returns what its checksum is of: the content, or the
-    /// whole page where it is encrypted.
-    fn write_page(
-        &mut self,
-        place: PageId,
-        kind: Kind,
-        page: &Page,
-        bytes: usize,
-    ) -> Result<&[u8], StoreError> {
-        let held = self.batch.len() / PAGE_BYTES;
-        let next = self.batch_first + u32::try_from(held).expect("a batch is small");
-        if held == BATCH_PAGES || next != place.get() {
-            self.finish()?;
-            self.batch_first = place.get();
-        }
-        self.pages.forget(place);
-        self.batch.extend_from_slice(page);
-        let stored: &mut Page = self
-            .batch
-            .last_chunk_mut()
-            .expect("a batch holds whole pages");
-        let Some(sealer) = &mut self.sealer else {
-            return Ok(stored.get(..bytes).unwrap_or_default());
-        };
-        sealer.seal(place, kind, stored);
-        Ok(stored)
     }
 }
 
-fn fill(page: &mut Page, at: usize, bytes: &[u8]) {
-    let place = page.get_mut(at..at + bytes.len());
-    place
-        .expect("a reference stands in its page")
-        .copy_from_slice(bytes);
+/// Where the root is, with its level, and the map of pages.
+type Pointers = (Option<(PageRef, u8)>, RunRef);
+
+/// Writes the nodes of a version and then the map of pages.
+fn write_pages(writer: &mut PageWriter<'_>, version: &Version) -> Result<Pointers, StoreError> {
+    let root = match &version.root {
+        Some(root) => Some((writer.write_child(&root.child)?, root.level)),
+        None => None,
+    };
+    let space = writer.write_space()?;
+    writer.finish()?;
+    Ok((root, space))
+}
+
+fn write_superblock(file: &dyn DiskFile, superblock: &Superblock) -> Result<(), StoreError> {
+    file.sync_data()?;
+    let slot = PageId::new(u32::from(superblock.flush % 2 == 1));
+    let bytes = superblock.encode();
+    file.write_all_at(&[&bytes[..]], slot.offset())?;
+    file.sync_data()?;
+    Ok(())
+}
+
+/// What a store keeps of a flush that it began and has not ended.
+pub(crate) struct UnderWay {
+    flush: Flush,
+    pub(crate) version: Arc<Version>,
+    /// Nodes of that version that a commit has replaced since, with that commit.
+    replaced: Vec<(Arc<MemoryNode>, u64)>,
+    /// Bytes of memory that the version alone holds, or holds too.
+    pub(crate) bytes: usize,
+}
+
+impl UnderWay {
+    /// Notes what a commit has replaced.
+    pub(crate) fn note(&mut self, nodes: Vec<Arc<MemoryNode>>, commit: u64) {
+        let nodes = nodes.into_iter().map(|node| (node, commit));
+        self.replaced.extend(nodes);
+    }
+}
+
+impl Store {
+    /// Makes durable what was committed.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::Full`] where there was no space for the pages: nothing has changed, and a later flush
+    /// may succeed, as it may after [`StoreError::Entropy`]. After any other error the store takes nothing
+    /// more; snapshots can still be read.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.finish_flush()?;
+        if self.begin_flush()?.is_some() {
+            self.finish_flush()?;
+        }
+        Ok(())
+    }
+
+    /// Begins to make durable what was committed; none when all of it is. Whoever [runs](Flush::run) it does so, in
+    /// any thread, and [`end_flush`](Self::end_flush) is called once that is done. Gives the one that is under way,
+    /// if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Poisoned`], [`StoreError::Forked`] and [`StoreError::Entropy`].
+    pub fn begin_flush(&mut self) -> Result<Option<Flush>, StoreError> {
+        self.check_usable()?;
+        if let Some(under_way) = &self.under_way {
+            return Ok(Some(under_way.flush.clone()));
+        }
+        let version = self.shared.current();
+        if version.age.commit == self.durable {
+            return Ok(None);
+        }
+        self.check_sealer()?;
+        let read: Vec<Age> = self
+            .read
+            .iter()
+            .filter(|(_, version)| version.strong_count() > 0)
+            .map(|(age, _)| *age)
+            .collect();
+        let before = self.space_run.map(|run| (run.first, run.pages()));
+        let mut space = self.space();
+        space.release(self.durable, &read);
+        let map = space.map(before);
+        drop(space);
+        let writing = Writing {
+            file: Arc::clone(&self.file),
+            identity: self.identity,
+            version: Arc::clone(&version),
+            space: Arc::clone(&self.space),
+            map,
+            sealer: self.sealer.take(),
+        };
+        let flush = Flush {
+            errand: Arc::new(Errand::new(|| writing.run())),
+        };
+        self.under_way = Some(UnderWay {
+            flush: flush.clone(),
+            version,
+            replaced: Vec::new(),
+            bytes: core::mem::take(&mut self.pending_bytes),
+        });
+        Ok(Some(flush))
+    }
+
+    /// Takes in what came of the flush that is under way, if it was run; `true` when none is under way any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    pub fn end_flush(&mut self) -> Result<bool, StoreError> {
+        let Some(under_way) = &self.under_way else {
+            return Ok(true);
+        };
+        if under_way.flush.errand.has_run() {
+            self.finish_flush()?;
+        }
+        Ok(self.under_way.is_none())
+    }
+
+    /// Ends the flush that is under way, running it if nobody does.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush).
+    pub fn finish_flush(&mut self) -> Result<(), StoreError> {
+        let Some(under_way) = self.under_way.take() else {
+            return Ok(());
+        };
+        // One of another process, or one that panicked, is lost, with what it had of the store.
+        let ended = match under_way.flush.errand.finish() {
+            None => Err(StoreError::Poisoned { path: self.path() }),
+            Some(ran) => {
+                self.sealer = ran.sealer;
+                match ran.outcome {
+                    Ok(superblock) => self.flushed(&under_way, &ran.written, &superblock),
+                    Err(Failed::Unknown(error)) => Err(error),
+                    Err(Failed::Before(error, taken)) => {
+                        self.space().untake(&taken);
+                        self.pending_bytes += under_way.bytes;
+                        self.is_poisoned |=
+                            !matches!(error, StoreError::Disk(DiskError::Full { .. }));
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        self.is_poisoned |= ended.is_err();
+        ended
+    }
+
+    /// Sees to it that no flush of this store is under way.
+    pub(crate) fn stop_flush(&mut self) {
+        if let Some(under_way) = self.under_way.take() {
+            under_way.flush.errand.stop();
+            self.is_poisoned = true;
+        }
+    }
+
+    fn check_sealer(&mut self) -> Result<(), StoreError> {
+        let path = self.path();
+        let Some(sealer) = &mut self.sealer else {
+            return Ok(());
+        };
+        if !sealer.is_of_this_process() {
+            return Err(StoreError::Forked { path });
+        }
+        if !sealer.begin_flush() {
+            return Err(StoreError::Entropy { path });
+        }
+        Ok(())
+    }
+
+    fn flushed(
+        &mut self,
+        under_way: &UnderWay,
+        written: &Written,
+        superblock: &Superblock,
+    ) -> Result<(), StoreError> {
+        self.durable = under_way.version.age.commit;
+        let newest = self.shared.current();
+        self.give_written(under_way, written, superblock)?;
+        let pages = if superblock.page_count == newest.pages.count() {
+            Arc::clone(&newest.pages)
+        } else {
+            let file = Arc::clone(&self.file);
+            let access = PageAccess {
+                cache: &self.cache,
+                mapped: self.mapped,
+                opener: self.opener.as_ref(),
+                damage: &self.damage,
+            };
+            let mut pages = Pages::new(file, superblock.page_count, access)?;
+            pages.know_from(&newest.pages);
+            Arc::new(pages)
+        };
+        self.publish(Version {
+            root: newest
+                .root
+                .as_ref()
+                .map(|root| tree::settled(root, written)),
+            entries: newest.entries,
+            applied: newest.applied,
+            age: Age {
+                commit: newest.age.commit,
+                flush: superblock.flush,
+            },
+            pages,
+        });
+        Ok(())
+    }
+
+    /// Gives back what the last superblock alone pointed to, and what this one does.
+    fn give_written(
+        &mut self,
+        under_way: &UnderWay,
+        written: &Written,
+        superblock: &Superblock,
+    ) -> Result<(), StoreError> {
+        let before = self.space_run.replace(superblock.space);
+        let mut space = self.space();
+        let mut wrong = None;
+        if let Some(before) = before
+            && !space.give_unread(before.first, before.pages(), self.durable)
+        {
+            wrong = Some(before.first);
+        }
+        for (node, commit) in &under_way.replaced {
+            let node_page = written.place_of(node).map(|place| (place.page, 1));
+            let runs = written.runs_of(node).iter();
+            let runs = runs.map(|run| (run.first, run.pages()));
+            for (first, pages) in node_page.into_iter().chain(runs) {
+                // No version that anybody reads points to it: they have the node itself.
+                if !space.give_unread(first, pages, *commit) {
+                    wrong = Some(first);
+                }
+            }
+        }
+        drop(space);
+        match wrong {
+            None => Ok(()),
+            Some(page) => {
+                let what = "is used for other things too";
+                Err(under_way.version.pages.damaged(page, what))
+            }
+        }
+    }
+}
+
+/// A flush writes to the file, which somebody else may open once the writer is gone.
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop_flush();
+    }
 }

@@ -6,7 +6,13 @@ use bytes::Bytes;
 
 use super::node::build::{Part, write};
 use super::node::{Layout, Slot};
-use super::page::{Page, PageRef};
+use super::page::{Checksum, Page, PageId, PageRef};
+
+/// Stands where the reference to a child will be once that has a page.
+pub(crate) const NO_PAGE: PageRef = PageRef {
+    page: PageId::new(0),
+    checksum: Checksum::new([0; Checksum::BYTES]),
+};
 
 /// What a branch, or the store itself, points to.
 #[derive(Clone, Debug)]
@@ -22,6 +28,8 @@ pub(crate) enum Child {
 pub(crate) struct MemoryNode {
     pub(crate) page: Box<Page>,
     pub(crate) layout: Layout,
+    /// The commit that made it.
+    pub(crate) commit: u64,
     links: Links,
 }
 
@@ -30,57 +38,168 @@ enum Links {
     /// The long values of a leaf that have no pages yet, by entry.
     Values(Box<[(usize, Bytes)]>),
     /// The children of a branch that have no pages yet; the others stand in the page.
-    Children(Box<[Option<Arc<MemoryNode>>]>),
+    Children(Children),
+}
+
+/// The most children that stand in a group.
+const GROUP_MAX: usize = 32;
+
+type Group = [Option<Arc<MemoryNode>>];
+
+/// Those of the children of a branch that are in memory. Branches that differ in few share the others, in groups, so
+/// that a commit touches the counters of a few dozen nodes and not of all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Children {
+    groups: Vec<Arc<Group>>,
+    /// The first child of each group.
+    starts: Vec<usize>,
+    count: usize,
+}
+
+impl Children {
+    /// None of so many.
+    pub(crate) fn none(count: usize) -> Self {
+        core::iter::repeat_n(None, count).collect()
+    }
+
+    fn get(&self, index: usize) -> Option<&Arc<MemoryNode>> {
+        let group = self.starts.partition_point(|start| *start <= index) - 1;
+        let start = self.starts.get(group)?;
+        self.groups.get(group)?.get(index - start)?.as_ref()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Option<&Arc<MemoryNode>>> {
+        let groups = self.groups.iter();
+        groups.flat_map(|group| group.iter().map(Option::as_ref))
+    }
+
+    /// The same with others in the place of some, in the order of these: several where one of them is named as often.
+    pub(crate) fn with(&self, new: Vec<(usize, Option<Arc<MemoryNode>>)>) -> Self {
+        let mut new = new.into_iter().peekable();
+        let mut children = Self::default();
+        for (group, start) in self.groups.iter().zip(&self.starts) {
+            let end = start + group.len();
+            if new.peek().is_none_or(|(index, _)| *index >= end) {
+                children.push(Arc::clone(group));
+                continue;
+            }
+            let mut changed = Vec::with_capacity(group.len() + 1);
+            for (index, node) in (*start..end).zip(group.iter()) {
+                if new.peek().is_none_or(|(new, _)| *new != index) {
+                    changed.push(node.clone());
+                }
+                while let Some((_, node)) = new.next_if(|(new, _)| *new == index) {
+                    changed.push(node);
+                }
+            }
+            let parts = changed.len().div_ceil(GROUP_MAX);
+            for part in changed.chunks(changed.len().div_ceil(parts)) {
+                children.push(part.into());
+            }
+        }
+        children
+    }
+
+    fn push(&mut self, group: Arc<Group>) {
+        self.starts.push(self.count);
+        self.count += group.len();
+        self.groups.push(group);
+    }
+}
+
+impl FromIterator<Option<Arc<MemoryNode>>> for Children {
+    fn from_iter<I: IntoIterator<Item = Option<Arc<MemoryNode>>>>(nodes: I) -> Self {
+        let nodes: Vec<_> = nodes.into_iter().collect();
+        let mut children = Self::default();
+        for group in nodes.chunks(GROUP_MAX / 2) {
+            children.push(group.into());
+        }
+        children
+    }
 }
 
 impl MemoryNode {
     /// Makes a leaf. `values` are those of entries that hold a reference to no page, in order.
-    pub(crate) fn leaf(parts: &[Part<'_>], values: Box<[(usize, Bytes)]>) -> Self {
-        Self::new(0, parts, Links::Values(values))
+    pub(crate) fn leaf(commit: u64, parts: &[Part<'_>], values: Box<[(usize, Bytes)]>) -> Self {
+        Self::of_parts(commit, write(0, parts), Links::Values(values))
     }
 
     /// Makes a branch. `children` says of each entry whether it is in memory.
-    pub(crate) fn branch(
-        level: u8,
-        parts: &[Part<'_>],
-        children: Box<[Option<Arc<Self>>]>,
-    ) -> Self {
-        assert_eq!(parts.len(), children.len(), "every child has an entry");
+    pub(crate) fn branch(commit: u64, level: u8, parts: &[Part<'_>], children: Children) -> Self {
+        assert_eq!(parts.len(), children.count, "every child has an entry");
         assert!(level > 0, "leaves have no children");
-        Self::new(level, parts, Links::Children(children))
+        Self::of_parts(commit, write(level, parts), Links::Children(children))
     }
 
     /// Makes a leaf of a page that holds all of its values.
-    pub(crate) fn of_page(page: Box<Page>) -> Self {
-        Self::of_parts(page, Links::Values(Box::default()))
+    pub(crate) fn of_page(commit: u64, page: Box<Page>) -> Self {
+        Self::of_parts(commit, page, Links::Values(Box::default()))
     }
 
-    /// Makes a branch that is `page` but for some of its children, which are in memory.
+    /// Makes a branch of a page, which holds the places of those children that are not in memory.
+    pub(crate) fn branch_of_page(commit: u64, page: Box<Page>, children: Children) -> Self {
+        let count = children.count;
+        let branch = Self::of_parts(commit, page, Links::Children(children));
+        assert_eq!(branch.layout.count, count, "every child has an entry");
+        branch
+    }
+
+    /// Makes a branch that is `page` but for some of its children.
     pub(crate) fn with_children(
+        commit: u64,
         mut page: Box<Page>,
-        layout: &Layout,
-        mut children: Box<[Option<Arc<Self>>]>,
-        new: Vec<(usize, Arc<Self>)>,
+        (layout, children): (&Layout, &Children),
+        new: Vec<(usize, Child)>,
     ) -> Self {
-        assert_eq!(layout.count, children.len(), "every child has an entry");
-        for (index, child) in new {
+        let new = new.into_iter().map(|(index, child)| {
+            let (place, node) = match child {
+                Child::Stored(place) => (place, None),
+                Child::Memory(node) => (NO_PAGE, Some(node)),
+            };
             if let Some(at) = layout.value_at(&page, index)
-                && let Some(place) = page.get_mut(at..at + PageRef::BYTES)
+                && let Some(bytes) = page.get_mut(at..at + PageRef::BYTES)
             {
-                place.fill(0);
+                bytes.copy_from_slice(&place.encode());
             }
-            if let Some(place) = children.get_mut(index) {
-                *place = Some(child);
+            (index, node)
+        });
+        let children = children.with(new.collect());
+        Self::branch_of_page(commit, page, children)
+    }
+
+    /// The branch as it is once nodes were written: in the place of those of its children there are the pages that
+    /// `place_of` says, and in that of those above them what becomes of these. `None` where nothing changes.
+    pub(crate) fn settled(
+        &self,
+        place_of: &impl Fn(&Arc<Self>) -> Option<PageRef>,
+    ) -> Option<Self> {
+        let children = self.children()?;
+        let mut new = Vec::new();
+        for (index, child) in children.iter().enumerate() {
+            let Some(child) = child else { continue };
+            if let Some(place) = place_of(child) {
+                new.push((index, Child::Stored(place)));
+            } else if let Some(settled) = child.settled(place_of) {
+                new.push((index, Child::Memory(Arc::new(settled))));
             }
         }
-        Self::of_parts(page, Links::Children(children))
+        if new.is_empty() {
+            return None;
+        }
+        let place = (&self.layout, children);
+        Some(Self::with_children(
+            self.commit,
+            self.page.clone(),
+            place,
+            new,
+        ))
     }
 
     /// The children of a branch that are in memory.
-    pub(crate) fn children(&self) -> &[Option<Arc<Self>>] {
+    pub(crate) fn children(&self) -> Option<&Children> {
         match &self.links {
-            Links::Children(children) => children,
-            Links::Values(_) => &[],
+            Links::Children(children) => Some(children),
+            Links::Values(_) => None,
         }
     }
 
@@ -89,15 +208,20 @@ impl MemoryNode {
         matches!(&self.links, Links::Values(values) if !values.is_empty())
     }
 
-    fn new(level: u8, parts: &[Part<'_>], links: Links) -> Self {
-        Self::of_parts(write(level, parts), links)
+    /// Whether it points to something that has no page yet.
+    pub(crate) fn has_links(&self) -> bool {
+        match &self.links {
+            Links::Values(values) => !values.is_empty(),
+            Links::Children(children) => children.iter().any(|child| child.is_some()),
+        }
     }
 
-    fn of_parts(page: Box<Page>, links: Links) -> Self {
+    fn of_parts(commit: u64, page: Box<Page>, links: Links) -> Self {
         let layout = Layout::read(&page).expect("what was written can be read");
         Self {
             page,
             layout,
+            commit,
             links,
         }
     }
@@ -113,7 +237,7 @@ impl MemoryNode {
     /// Child `index` of a branch, if it is in memory.
     pub(crate) fn memory_child(&self, index: usize) -> Option<&Arc<Self>> {
         match &self.links {
-            Links::Children(children) => children.get(index)?.as_ref(),
+            Links::Children(children) => children.get(index),
             Links::Values(_) => None,
         }
     }
@@ -135,7 +259,7 @@ impl MemoryNode {
     pub(crate) fn memory_bytes(&self) -> usize {
         let links = match &self.links {
             Links::Values(values) => values.iter().map(|(_, value)| value.len()).sum(),
-            Links::Children(children) => size_of_val(&**children),
+            Links::Children(children) => children.count * size_of::<Option<Arc<Self>>>(),
         };
         size_of::<Self>() + self.page.len() + links
     }

@@ -74,7 +74,7 @@ impl Space {
         space
     }
 
-    /// Reads what [`encode`](Self::encode) wrote, for a file of `count` pages.
+    /// Reads what [`PageMap::encode`] wrote, for a file of `count` pages.
     pub(crate) fn decode(bytes: &[u8], count: u32) -> Option<Self> {
         let mut space = Self::new(count);
         if bytes.len() != space.taken.len() * 8 {
@@ -98,9 +98,8 @@ impl Space {
         Some(space)
     }
 
-    /// The pages that are taken, but for those that were given back and for `also`: a bit each, as
-    /// little-endian words of 64.
-    pub(crate) fn encode(&self, also: Option<(PageId, u32)>) -> Vec<u8> {
+    /// The pages that are taken, but for those that were given back and for `also`.
+    pub(crate) fn map(&self, also: Option<(PageId, u32)>) -> PageMap {
         let words = self.taken.iter().zip(&self.gone);
         let mut words: Vec<u64> = words.map(|(taken, gone)| taken & !gone).collect();
         if let Some((first, pages)) = also {
@@ -108,12 +107,7 @@ impl Space {
                 set(&mut words, page, false);
             }
         }
-        words.iter().flat_map(|word| word.to_le_bytes()).collect()
-    }
-
-    /// Bytes that [`encode`](Self::encode) gives for a file of `count` pages.
-    pub(crate) fn encoded_bytes(count: u32) -> u32 {
-        count.div_ceil(64) * 8
+        PageMap { words }
     }
 
     pub(crate) const fn count(&self) -> u32 {
@@ -265,6 +259,40 @@ impl Space {
             set(&mut self.gone, page, false);
             self.free += 1;
         }
+    }
+}
+
+/// The pages that one state of a store points to. It stays that while pages are taken and given back for states
+/// behind it.
+#[derive(Debug)]
+pub(crate) struct PageMap {
+    words: Vec<u64>,
+}
+
+impl PageMap {
+    /// Adds pages that were taken for the state.
+    pub(crate) fn add(&mut self, first: PageId, pages: u32) {
+        let end = first.get() + pages;
+        let words = PageId::new(end).index().div_ceil(WORD_BITS);
+        self.words.resize(words.max(self.words.len()), 0);
+        for page in first.get()..end {
+            set(&mut self.words, page, true);
+        }
+    }
+
+    /// A bit for each page of a file of `count`, as little-endian words of 64.
+    pub(crate) fn encode(&mut self, count: u32) -> Vec<u8> {
+        self.words
+            .resize(PageId::new(count).index().div_ceil(WORD_BITS), 0);
+        self.words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect()
+    }
+
+    /// Bytes that [`encode`](Self::encode) gives for a file of `count` pages.
+    pub(crate) fn encoded_bytes(count: u32) -> u32 {
+        count.div_ceil(64) * 8
     }
 }
 

@@ -107,6 +107,14 @@ impl Fixture {
 }
 
 fn commit(store: &mut Store, position: u64, changes: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    try_commit(store, position, changes).unwrap();
+}
+
+fn try_commit(
+    store: &mut Store,
+    position: u64,
+    changes: &[(Vec<u8>, Option<Vec<u8>>)],
+) -> Result<(), StoreError> {
     let mut transaction = store.write();
     for (key, value) in changes {
         match value {
@@ -114,7 +122,7 @@ fn commit(store: &mut Store, position: u64, changes: &[(Vec<u8>, Option<Vec<u8>>
             None => transaction.remove(key).unwrap(),
         }
     }
-    transaction.commit(at(position)).unwrap();
+    transaction.commit(at(position))
 }
 
 /// Commits changes, and does the same to a map.
@@ -125,6 +133,10 @@ fn commit_both(
     changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 ) {
     commit(store, position, &changes);
+    change(model, changes);
+}
+
+fn change(model: &mut Model, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
     for (key, value) in changes {
         match value {
             Some(value) => model.insert(key, value),
@@ -163,6 +175,16 @@ fn check_equal(snapshot: &Snapshot, model: &Model, rng: &mut Rng) {
             next.as_ref(),
             model.range(key.clone()..).next().map(|(key, _)| key)
         );
+        let beginning = &key[..rng.index(key.len() + 1)];
+        let nearest = snapshot.find_nearest(&key, beginning).unwrap();
+        let expected = next.filter(|next| next.starts_with(beginning));
+        assert_eq!(nearest.as_ref().map(|it| &it.key), expected.as_ref());
+        if let Some(nearest) = nearest {
+            assert_eq!(&*nearest.value, &model[&nearest.key][..]);
+            let before = model.range(..key.clone()).next_back();
+            let is_before = before.is_some_and(|(before, _)| before.starts_with(beginning));
+            assert!(is_before || !nearest.follows_another);
+        }
         cursor.seek(&key).unwrap();
         let previous = cursor
             .previous_entry()
@@ -194,11 +216,12 @@ fn random_value(rng: &mut Rng) -> Vec<u8> {
     vec![u8::try_from(rng.below(256)).unwrap(); usize::try_from(bytes).unwrap()]
 }
 
-/// Random commits, flushes, reopenings and snapshots, against a map.
+/// Random commits, flushes, such as go on beside commits too, reopenings and snapshots, against a map.
 fn check_against_model(fixture: &Fixture, seed: u64, commits: u64) {
     let mut rng = Rng::new(seed);
     let mut store = fixture.create();
     let (mut model, mut flushed) = (Model::new(), Model::new());
+    let mut begun: Option<(Flush, Model)> = None;
     let mut held: Vec<(Snapshot, Model)> = Vec::new();
     for position in 1..=commits {
         let removes = rng.below(3);
@@ -210,10 +233,11 @@ fn check_against_model(fixture: &Fixture, seed: u64, commits: u64) {
             })
             .collect();
         commit_both(&mut store, &mut model, position, changes);
-        match rng.below(12) {
+        match rng.below(18) {
             0..4 => {
                 store.flush().unwrap();
                 flushed.clone_from(&model);
+                begun = None;
             }
             4 => held.push((store.snapshot(), model.clone())),
             5 if !held.is_empty() => {
@@ -225,13 +249,29 @@ fn check_against_model(fixture: &Fixture, seed: u64, commits: u64) {
                 drop(store);
                 store = fixture.open();
                 model.clone_from(&flushed);
+                begun = None;
                 held.clear();
             }
+            7..10 if begun.is_none() => {
+                let flush = store.begin_flush().unwrap();
+                begun = flush.map(|flush| (flush, model.clone()));
+            }
+            10..13 => {
+                if let Some((flush, model)) = &begun {
+                    flush.run();
+                    flushed.clone_from(model);
+                }
+            }
+            13 | 14 if store.end_flush().unwrap() => begun = None,
             _ => {}
         }
         check_equal(&store.snapshot(), &model, &mut rng);
         store.verify().unwrap();
     }
+    store.flush().unwrap();
+    store.verify().unwrap();
+    drop(store);
+    check_equal(&fixture.open().snapshot(), &model, &mut rng);
     for (snapshot, model) in held {
         check_equal(&snapshot, &model, &mut rng);
     }

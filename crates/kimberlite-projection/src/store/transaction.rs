@@ -12,7 +12,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::error::StoreError;
 use super::tree::{Change, NewValue};
-use super::{Applied, INLINE_BYTES_MAX, KEY_BYTES_MAX, Store, VALUE_BYTES_MAX};
+use super::value::Value;
+use super::{Applied, INLINE_BYTES_MAX, KEY_BYTES_MAX, Snapshot, Store, VALUE_BYTES_MAX};
 
 /// Bytes of a key that are compared as one integer.
 const WORD_BYTES: usize = 8;
@@ -21,12 +22,14 @@ const WORD_BYTES: usize = 8;
 #[derive(Debug)]
 pub struct WriteTransaction<'s> {
     store: &'s mut Store,
+    before: Snapshot,
     changes: Changes,
 }
 
 impl<'s> WriteTransaction<'s> {
     pub(crate) fn new(store: &'s mut Store) -> Self {
         Self {
+            before: store.snapshot(),
             store,
             changes: Changes::default(),
         }
@@ -51,7 +54,30 @@ impl<'s> WriteTransaction<'s> {
         } else {
             Held::Long(Box::new(Bytes::copy_from_slice(value)))
         };
+        let key = self.changes.write(key);
         self.changes.push(key, value);
+        Ok(())
+    }
+
+    /// The same, where key and value are written to the end of a buffer.
+    pub(crate) fn put_with(
+        &mut self,
+        key: impl FnOnce(&mut Vec<u8>),
+        value: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), StoreError> {
+        let buffer = &mut self.changes.buffer;
+        let at = buffer.len();
+        value(buffer);
+        let value_end = buffer.len();
+        key(buffer);
+        let (value_bytes, key_bytes) = (value_end - at, buffer.len() - value_end);
+        if value_bytes > INLINE_BYTES_MAX || key_bytes > KEY_BYTES_MAX {
+            let written = buffer.split_off(at);
+            let (value, key) = written.split_at(value_bytes);
+            return self.put(key, value);
+        }
+        let key = span(value_end, key_bytes);
+        self.changes.push(key, Held::Inline(span(at, value_bytes)));
         Ok(())
     }
 
@@ -62,6 +88,7 @@ impl<'s> WriteTransaction<'s> {
     /// [`StoreError::KeyTooLong`].
     pub fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
         check_key(key)?;
+        let key = self.changes.write(key);
         self.changes.push(key, Held::Removed);
         Ok(())
     }
@@ -71,17 +98,13 @@ impl<'s> WriteTransaction<'s> {
     /// # Errors
     ///
     /// As for [`Snapshot::find`](super::Snapshot::find).
-    pub fn find(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        if let Some(value) = self.changes.find(key) {
-            return Ok(match value {
-                Held::Removed => None,
-                Held::Inline(span) => Some(Bytes::copy_from_slice(self.changes.bytes(*span))),
-                Held::Long(value) => Some(Bytes::clone(value)),
-            });
+    pub fn find(&self, key: &[u8]) -> Result<Option<Value<'_>>, StoreError> {
+        match self.changes.find(key) {
+            Some(Held::Removed) => Ok(None),
+            Some(Held::Inline(span)) => Ok(Some(Value::borrowed(self.changes.bytes(*span)))),
+            Some(Held::Long(value)) => Ok(Some(Value::owned(Bytes::clone(value)))),
+            None => self.before.find(key),
         }
-        let snapshot = self.store.snapshot();
-        let value = snapshot.find(key)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     /// Commits: the next snapshot has all of it.
@@ -156,26 +179,20 @@ impl Changes {
     fn write(&mut self, bytes: &[u8]) -> Span {
         let at = self.buffer.len();
         self.buffer.extend_from_slice(bytes);
-        Span {
-            at,
-            bytes: u16::try_from(bytes.len()).expect("keys and short values are bounded"),
-        }
+        span(at, bytes.len())
     }
 
     fn bytes(&self, span: Span) -> &[u8] {
         bytes_of(&self.buffer, span)
     }
 
-    fn push(&mut self, key: &[u8], value: Held) {
-        let entry = Entry {
-            word: word_of(key),
-            key: self.write(key),
-            value,
-        };
+    fn push(&mut self, key: Span, value: Held) {
+        let word = word_of(self.bytes(key));
         if let Some(last) = self.entries.last() {
             self.is_ascending &=
-                last.word < entry.word || (last.word == entry.word && self.bytes(last.key) < key);
+                last.word < word || (last.word == word && self.bytes(last.key) < self.bytes(key));
         }
+        let entry = Entry { word, key, value };
         let index = self.entries.len();
         self.entries.push(entry);
         if let Some(mut table) = self.table.take() {
@@ -245,6 +262,13 @@ impl Changes {
     }
 }
 
+fn span(at: usize, bytes: usize) -> Span {
+    Span {
+        at,
+        bytes: u16::try_from(bytes).expect("keys and short values are bounded"),
+    }
+}
+
 fn bytes_of(buffer: &[u8], span: Span) -> &[u8] {
     let end = span.at + usize::from(span.bytes);
     buffer.get(span.at..end).unwrap_or_default()
@@ -286,7 +310,8 @@ mod tests {
                     Some(value) => Held::Inline(changes.write(value)),
                     None => Held::Removed,
                 };
-                changes.push(&key, held);
+                let span = changes.write(&key);
+                changes.push(span, held);
                 model.insert(key.clone(), value);
                 if is_looked_up {
                     let found = match changes.find(&key) {

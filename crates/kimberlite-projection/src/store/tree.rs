@@ -13,22 +13,24 @@ use bumpalo::Bump;
 use bytes::Bytes;
 
 use super::error::StoreError;
-use super::memory::{Child, MemoryNode};
+use super::memory::{Child, Children, MemoryNode, NO_PAGE};
+use super::node::Slot;
 use super::node::build::{Cell, Fill, Part, cut, separator};
-use super::node::edit::{Edit, edited};
-use super::node::{Layout, Slot};
-use super::page::{BODY_BYTES, Checksum, PageId, PageRef, RunRef};
+use super::node::edit::{Edit, Edits, edited};
+use super::page::{BODY_BYTES, Checksum, PageId, RunRef};
+use super::page_writer::Written;
 use super::pages::{Handle, Pages};
-use super::sealing::Kind;
-use super::value::Value;
+
+mod came;
+mod read;
+
+use self::came::Came;
+use self::read::joined;
+pub(crate) use self::read::{Node, Search, find, find_nearest};
 
 /// Nodes below this many bytes are joined with one beside them.
 const SPARSE_BYTES: usize = BODY_BYTES / 4;
-/// Stands where the reference to a child, or to a long value, will be once that has a page.
-const NO_PAGE: PageRef = PageRef {
-    page: PageId::new(0),
-    checksum: Checksum::new([0; Checksum::BYTES]),
-};
+/// Stands where the reference to a long value will be once that has pages.
 const NO_RUN: RunRef = RunRef {
     first: PageId::new(0),
     bytes: 0,
@@ -77,7 +79,53 @@ enum Outcome<'s> {
     Pieces(Vec<Piece<'s>>),
 }
 
+/// A child that changed.
+struct Touched<'s> {
+    index: usize,
+    outcome: Outcome<'s>,
+    /// Whether it holds less than before, and could do with what one beside it has. What is small because it is new is
+    /// left to grow.
+    is_short: bool,
+}
+
 impl<'s> Outcome<'s> {
+    /// Whether a node that had so many bytes has fewer, and one of what is in its place holds little.
+    fn is_short(&self, bytes_before: usize) -> bool {
+        let (mut bytes, mut is_sparse_now) = (0, false);
+        let mut note = |node: &MemoryNode| {
+            bytes += node.layout.bytes(&node.page);
+            is_sparse_now |= is_sparse_node(node);
+        };
+        match self {
+            Self::Same => return false,
+            Self::One(node) => note(node),
+            Self::Pieces(pieces) if pieces.is_empty() => return true,
+            Self::Pieces(pieces) => {
+                for piece in pieces {
+                    if let Child::Memory(node) = &piece.child {
+                        note(node);
+                    }
+                }
+            }
+        }
+        is_sparse_now && bytes < bytes_before
+    }
+
+    /// What is in its place, each with the key that it begins at; `None` where a page of the file is.
+    fn nodes(&self) -> Option<Vec<(&'s [u8], &Arc<MemoryNode>)>> {
+        match self {
+            Self::Same => Some(Vec::new()),
+            Self::One(node) => Some(vec![(&[], node)]),
+            Self::Pieces(pieces) => pieces
+                .iter()
+                .map(|piece| match &piece.child {
+                    Child::Stored(_) => None,
+                    Child::Memory(node) => Some((piece.separator, node)),
+                })
+                .collect(),
+        }
+    }
+
     fn into_pieces(self) -> Vec<Piece<'s>> {
         match self {
             Self::Same => Vec::new(),
@@ -105,133 +153,22 @@ pub(crate) struct Tally {
     pub(crate) memory_bytes: usize,
     /// Bytes of memory of nodes that are no longer part of it.
     pub(crate) memory_bytes_freed: usize,
+    /// Nodes that are no longer part of it, and are being written.
+    pub(crate) replaced: Vec<Arc<MemoryNode>>,
 }
 
-/// A node of the tree that is being read.
-#[derive(Clone, Debug)]
-pub(crate) struct Node<'a> {
-    pub(crate) handle: Handle<'a>,
-    pub(crate) layout: Layout,
-}
-
-impl<'a> Node<'a> {
-    /// Loads the root.
-    pub(crate) fn root(pages: &'a Pages, root: &'a Root) -> Result<Self, StoreError> {
-        let node = match &root.child {
-            Child::Memory(node) => Self::in_memory(node),
-            Child::Stored(place) => {
-                let (handle, layout) = pages.load(*place)?;
-                Self { handle, layout }
-            }
-        };
-        node.of_level(pages, root.level, &root.child)
-    }
-
-    fn in_memory(node: &'a MemoryNode) -> Self {
-        Self {
-            handle: Handle::Memory(node),
-            layout: node.layout,
-        }
-    }
-
-    /// Loads child `index` of a branch.
-    #[inline]
-    pub(crate) fn child(&self, pages: &'a Pages, index: usize) -> Result<Self, StoreError> {
-        if let Handle::Memory(node) = self.handle
-            && let Some(child) = node.memory_child(index)
-        {
-            return Ok(Self::in_memory(child));
-        }
-        let place = self
-            .layout
-            .child(self.handle.page(), index)
-            .ok_or_else(|| pages.damaged(PageId::new(0), "has no such child"))?;
-        let (handle, layout) = pages.load(place)?;
-        if layout.level.checked_add(1) != Some(self.layout.level) {
-            return Err(pages.damaged(place.page, "is of another level"));
-        }
-        Ok(Self { handle, layout })
-    }
-
-    fn of_level(self, pages: &Pages, level: u8, child: &Child) -> Result<Self, StoreError> {
-        if self.layout.level == level {
-            return Ok(self);
-        }
-        let page = match child {
-            Child::Stored(place) => place.page,
-            Child::Memory(_) => PageId::new(0),
-        };
-        Err(pages.damaged(page, "is of another level"))
-    }
-
-    /// The value of entry `index` of a leaf.
-    pub(crate) fn value(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
-        let missing = || pages.damaged(PageId::new(0), "has no such entry");
-        if let Handle::Memory(node) = self.handle {
-            if let Some(value) = node.pending_value(index) {
-                return Ok(Value::owned(value.clone()));
-            }
-            return match node.slot(index).ok_or_else(missing)? {
-                Slot::Inline(bytes) => Ok(Value::borrowed(bytes)),
-                Slot::Run(run) => pages.read_run(run, Kind::Value).map(Value::owned),
-            };
-        }
-        let page = self.handle.page();
-        match self.layout.slot(page, index).ok_or_else(missing)? {
-            Slot::Run(run) => pages.read_run(run, Kind::Value).map(Value::owned),
-            Slot::Inline(bytes) => {
-                let at = self.layout.value_at(page, index).ok_or_else(missing)?;
-                let range = at..at + bytes.len();
-                Ok(match &self.handle {
-                    Handle::Memory(node) => Value::of_page(&node.page, range),
-                    Handle::Mapped(page) => Value::of_page(page, range),
-                    Handle::Copied(page) => Value::copied(Arc::clone(page), range),
-                })
-            }
-        }
-    }
-
-    /// The whole of key `index`, in the arena unless it stands in the page as it is.
-    fn key<'k>(&'k self, index: usize, arena: &'k Bump) -> &'k [u8] {
-        let page = self.handle.page();
-        let prefix = self.layout.prefix(page);
-        let suffix = self.layout.suffix(page, index).unwrap_or_default();
-        if prefix.is_empty() {
-            return suffix;
-        }
-        joined(prefix, suffix, arena)
-    }
-}
-
-fn joined<'k>(prefix: &[u8], suffix: &[u8], arena: &'k Bump) -> &'k [u8] {
-    let key = arena.alloc_slice_fill_copy(prefix.len() + suffix.len(), 0);
-    let (beginning, rest) = key.split_at_mut(prefix.len());
-    beginning.copy_from_slice(prefix);
-    rest.copy_from_slice(suffix);
-    key
-}
-
-/// Looks a key up.
-pub(crate) fn find<'a>(
-    pages: &'a Pages,
-    root: &'a Root,
-    key: &[u8],
-) -> Result<Option<Value<'a>>, StoreError> {
-    let mut node = Node::root(pages, root)?;
-    while !node.layout.is_leaf() {
-        let index = node.layout.child_index(node.handle.page(), key);
-        node = node.child(pages, index)?;
-    }
-    let (index, is_found) = node.layout.lower_bound(node.handle.page(), key);
-    if !is_found {
-        return Ok(None);
-    }
-    node.value(pages, index).map(Some)
+/// When changes are applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The commit that they make up.
+    pub(crate) commit: u64,
+    /// The commit that is being written meanwhile.
+    pub(crate) flushing: Option<u64>,
 }
 
 /// Applies changes, in order of their keys and each key once, and returns the new root.
 pub(crate) fn apply(
-    pages: &Pages,
+    (pages, moment): (&Pages, Moment),
     root: Option<&Root>,
     changes: &[Change<'_>],
     tally: &mut Tally,
@@ -243,6 +180,7 @@ pub(crate) fn apply(
     let separators = Bump::new();
     let mut editor = Editor {
         pages,
+        moment,
         tally,
         separators: &separators,
         scratch: Bump::new(),
@@ -250,8 +188,8 @@ pub(crate) fn apply(
     let (mut pieces, mut level) = match root {
         None => (editor.new_leaves(changes), 0),
         Some(root) => match editor.apply(&root.child, root.level, changes)? {
-            Outcome::Same => return Ok(Some(root.clone())),
-            outcome => (outcome.into_pieces(), root.level),
+            (Outcome::Same, _) => return Ok(Some(root.clone())),
+            (outcome, _) => (outcome.into_pieces(), root.level),
         },
     };
     while pieces.len() > 1 {
@@ -273,8 +211,27 @@ pub(crate) fn apply(
     Ok(Some(root))
 }
 
+/// The root as it is once nodes were written: where it points to them it points to their pages.
+pub(crate) fn settled(root: &Root, written: &Written) -> Root {
+    let child = match &root.child {
+        Child::Stored(place) => Child::Stored(*place),
+        Child::Memory(node) => match written.place_of(node) {
+            Some(place) => Child::Stored(place),
+            None => match node.settled(&|node| written.place_of(node)) {
+                Some(settled) => Child::Memory(Arc::new(settled)),
+                None => Child::Memory(Arc::clone(node)),
+            },
+        },
+    };
+    Root {
+        child,
+        level: root.level,
+    }
+}
+
 struct Editor<'a, 's> {
     pages: &'a Pages,
+    moment: Moment,
     tally: &'a mut Tally,
     /// Keys that live as long as the walk.
     separators: &'s Bump,
@@ -306,12 +263,13 @@ impl<'e> From<&NewValue<'e>> for EntryValue<'e> {
 }
 
 impl<'s> Editor<'_, 's> {
+    /// Applies changes to a node; also says whether what comes of it is short.
     fn apply(
         &mut self,
         child: &Child,
         level: u8,
         changes: &[Change<'_>],
-    ) -> Result<Outcome<'s>, StoreError> {
+    ) -> Result<(Outcome<'s>, bool), StoreError> {
         let pages = self.pages;
         let node = match child {
             Child::Memory(node) => Node::in_memory(node),
@@ -329,13 +287,18 @@ impl<'s> Editor<'_, 's> {
         if !matches!(outcome, Outcome::Same) {
             self.gone(child);
         }
-        Ok(outcome)
+        let is_short = outcome.is_short(node.layout.bytes(node.handle.page()));
+        Ok((outcome, is_short))
     }
 
     /// Notes that a node is no longer part of the tree.
     fn gone(&mut self, child: &Child) {
         match child {
             Child::Stored(place) => self.tally.nodes.push(place.page),
+            // Where it was there by the commit that is being written it is part of that.
+            Child::Memory(node) if self.moment.flushing.is_some_and(|it| node.commit <= it) => {
+                self.tally.replaced.push(Arc::clone(node));
+            }
             Child::Memory(node) => self.tally.memory_bytes_freed += node.memory_bytes(),
         }
     }
@@ -365,6 +328,7 @@ impl<'s> Editor<'_, 's> {
             (Some(change), Some(last)) => last.key < change.key,
             _ => false,
         };
+        let mut came = Came::default();
         let mut entries = Vec::with_capacity(old.len() + changes.len());
         let mut changed = false;
         let mut old = old.into_iter().peekable();
@@ -376,6 +340,7 @@ impl<'s> Editor<'_, 's> {
             changed |= change.value.is_some() || replaced.is_some();
             self.tally.removed += u64::from(replaced.is_some());
             self.tally.added += u64::from(change.value.is_some());
+            let is_new = replaced.is_none();
             if let Some(Entry {
                 value: EntryValue::Run(run),
                 ..
@@ -384,6 +349,9 @@ impl<'s> Editor<'_, 's> {
                 self.tally.runs.push(run);
             }
             if let Some(value) = &change.value {
+                if is_new {
+                    came.note(entries.len());
+                }
                 entries.push(Entry {
                     key: change.key,
                     value: value.into(),
@@ -392,7 +360,11 @@ impl<'s> Editor<'_, 's> {
         }
         entries.extend(old);
         let outcome = if changed {
-            let fill = if is_behind { Fill::Packed } else { Fill::Even };
+            let fill = if is_behind {
+                Fill::Packed
+            } else {
+                came.fill(&entries)
+            };
             Outcome::Pieces(self.leaves(&entries, fill))
         } else {
             Outcome::Same
@@ -413,7 +385,8 @@ impl<'s> Editor<'_, 's> {
             return None;
         }
         let prefix = layout.prefix(page);
-        let mut edits = Vec::with_capacity(changes.len());
+        let mut keys = Vec::with_capacity(changes.len());
+        let mut values = Vec::with_capacity(changes.len());
         for change in changes {
             let (at, replaces) = layout.lower_bound(page, change.key);
             let new = match &change.value {
@@ -422,13 +395,16 @@ impl<'s> Editor<'_, 's> {
                 Some(NewValue::Inline(value)) => Some((change.key.strip_prefix(prefix)?, *value)),
                 Some(NewValue::Long(_)) => return None,
             };
-            edits.push(Edit { at, replaces, new });
+            let edit = |new| Edit { at, replaces, new };
+            keys.push(edit(new.map(|(key, _)| key)));
+            values.push(edit(new.map(|(_, value)| value)));
         }
-        if edits.is_empty() {
+        if keys.is_empty() {
             return Some(Outcome::Same);
         }
-        let edited = edited(page, layout, &edits)?;
-        for edit in edits {
+        let (keys, values) = (&keys[..], &values[..]);
+        let edited = edited(page, layout, Edits { keys, values })?;
+        for edit in keys {
             self.tally.removed += u64::from(edit.replaces);
             self.tally.added += u64::from(edit.new.is_some());
             if edit.replaces
@@ -437,7 +413,7 @@ impl<'s> Editor<'_, 's> {
                 self.tally.runs.push(run);
             }
         }
-        let leaf = MemoryNode::of_page(edited);
+        let leaf = MemoryNode::of_page(self.moment.commit, edited);
         self.tally.memory_bytes += leaf.memory_bytes();
         Some(Outcome::One(Arc::new(leaf)))
     }
@@ -464,7 +440,7 @@ impl<'s> Editor<'_, 's> {
                 };
                 Some((index, value.clone()))
             });
-            let node = MemoryNode::leaf(parts, pending.collect());
+            let node = MemoryNode::leaf(self.moment.commit, parts, pending.collect());
             let first = parts.first().map_or(&[][..], |part| part.key);
             let separator = before.map_or(&[][..], |before| separator(before, first));
             before = parts.last().map(|part| part.key);
@@ -486,36 +462,38 @@ impl<'s> Editor<'_, 's> {
         node: &Node<'_>,
         changes: &[Change<'_>],
     ) -> Result<Outcome<'s>, StoreError> {
-        let mut touched: Vec<(usize, Outcome<'s>)> = Vec::new();
+        let mut touched: Vec<Touched<'s>> = Vec::new();
         let mut left = changes;
         while let Some(change) = left.first() {
             let index = node.layout.child_index(node.handle.page(), change.key);
             let key_after = (index < node.layout.keys()).then(|| node.key(index, self.separators));
-            let these = key_after.map_or(left.len(), |key| {
-                left.partition_point(|change| change.key < key)
-            });
+            let these = key_after.map_or(left.len(), |key| count_below(left, key));
             let (these, rest) = left.split_at(these);
             let child = child_of(node, index, self.pages)?;
-            let outcome = self.apply(&child, node.layout.level - 1, these)?;
+            let (outcome, is_short) = self.apply(&child, node.layout.level - 1, these)?;
             if !matches!(outcome, Outcome::Same) {
-                touched.push((index, outcome));
+                touched.push(Touched {
+                    index,
+                    outcome,
+                    is_short,
+                });
             }
             left = rest;
         }
-        let Some((first_touched, _)) = touched.first() else {
+        let Some(first_touched) = touched.first() else {
             return Ok(Outcome::Same);
         };
-        let fill = if *first_touched == node.layout.keys() {
+        let fill = if first_touched.index == node.layout.keys() {
             Fill::Packed
         } else {
             Fill::Even
         };
-        let touched = match self.replace_children(node, touched) {
-            Ok(branch) => return Ok(Outcome::One(branch)),
-            Err(touched) => touched,
-        };
+        let is_short = touched.iter().any(|touched| touched.is_short);
+        if !is_short && let Some(branch) = self.splice(node, &touched) {
+            return Ok(Outcome::One(branch));
+        }
         let (mut pieces, mut next) = (Vec::with_capacity(node.layout.count + 1), 0);
-        for (index, outcome) in touched {
+        for Touched { index, outcome, .. } in touched {
             self.keep(node, next..index, &mut pieces)?;
             let at = pieces.len();
             pieces.extend(outcome.into_pieces());
@@ -525,7 +503,9 @@ impl<'s> Editor<'_, 's> {
             next = index + 1;
         }
         self.keep(node, next..node.layout.count, &mut pieces)?;
-        let pieces = self.join_sparse(node.layout.level - 1, pieces)?;
+        if is_short {
+            pieces = self.join_sparse(node.layout.level - 1, pieces)?;
+        }
         Ok(Outcome::Pieces(self.branches(
             node.layout.level,
             &pieces,
@@ -533,34 +513,43 @@ impl<'s> Editor<'_, 's> {
         )))
     }
 
-    /// The branch with other nodes in the place of some children, each in that of one; gives them
-    /// back where they are not so, or one could do with more entries.
-    fn replace_children(
-        &mut self,
-        node: &Node<'_>,
-        touched: Vec<(usize, Outcome<'s>)>,
-    ) -> Result<Arc<MemoryNode>, Vec<(usize, Outcome<'s>)>> {
-        let fits = |outcome: &Outcome<'_>| match outcome {
-            Outcome::One(node) => !is_sparse_node(node),
-            Outcome::Same | Outcome::Pieces(_) => false,
-        };
-        if !touched.iter().all(|(_, outcome)| fits(outcome)) {
-            return Err(touched);
+    /// The branch with other nodes in the place of some children, as far as they fit into its page as it is. What is
+    /// beside them is not looked at.
+    fn splice(&mut self, node: &Node<'_>, touched: &[Touched<'s>]) -> Option<Arc<MemoryNode>> {
+        let (page, layout) = (node.handle.page(), &node.layout);
+        let prefix = layout.prefix(page);
+        let place = NO_PAGE.encode();
+        let (mut keys, mut values, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        for Touched { index, outcome, .. } in touched {
+            for (nth, (separator, node)) in outcome.nodes()?.into_iter().enumerate() {
+                let (at, replaces) = if nth == 0 {
+                    (*index, true)
+                } else {
+                    // It comes behind the key of the child that it was a part of.
+                    keys.push(Edit {
+                        at: *index,
+                        replaces: false,
+                        new: Some(separator.strip_prefix(prefix)?),
+                    });
+                    (*index + 1, false)
+                };
+                values.push(Edit {
+                    at,
+                    replaces,
+                    new: Some(&place[..]),
+                });
+                new.push((*index, Some(Arc::clone(node))));
+            }
         }
-        let new = touched
-            .into_iter()
-            .filter_map(|(index, outcome)| match outcome {
-                Outcome::One(node) => Some((index, node)),
-                Outcome::Same | Outcome::Pieces(_) => None,
-            });
+        let (keys, values) = (&keys[..], &values[..]);
+        let page = edited(page, layout, Edits { keys, values })?;
         let children = match node.handle {
-            Handle::Memory(node) => node.children().into(),
-            Handle::Mapped(_) | Handle::Copied(_) => vec![None; node.layout.count].into(),
+            Handle::Memory(node) => node.children().map(|children| children.with(new)),
+            Handle::Mapped(_) | Handle::Copied(_) => Some(Children::none(layout.count).with(new)),
         };
-        let page = Box::new(*node.handle.page());
-        let branch = MemoryNode::with_children(page, &node.layout, children, new.collect());
+        let branch = MemoryNode::branch_of_page(self.moment.commit, page, children?);
         self.tally.memory_bytes += branch.memory_bytes();
-        Ok(Arc::new(branch))
+        Some(Arc::new(branch))
     }
 
     /// Takes children over as they are.
@@ -612,7 +601,8 @@ impl<'s> Editor<'_, 's> {
                     Child::Stored(_) => None,
                     Child::Memory(node) => Some(Arc::clone(node)),
                 });
-                let node = MemoryNode::branch(level, part_of(&parts, &run), children.collect());
+                let (commit, parts) = (self.moment.commit, part_of(&parts, &run));
+                let node = MemoryNode::branch(commit, level, parts, children.collect());
                 let separator = pieces.first().map_or(&[][..], |piece| piece.separator);
                 self.piece(separator, node)
             })
@@ -703,6 +693,17 @@ impl<'s> Editor<'_, 's> {
             level: root.level - 1,
         }))
     }
+}
+
+/// How many of the changes, in order, are to keys below `key`: mostly a few of many, so they are searched from there on.
+fn count_below(changes: &[Change<'_>], key: &[u8]) -> usize {
+    let is_below = |change: &Change<'_>| change.key < key;
+    let mut bound = 1;
+    while changes.get(bound).is_some_and(is_below) {
+        bound *= 2;
+    }
+    let beginning = changes.get(..=bound).unwrap_or(changes);
+    beginning.partition_point(is_below)
 }
 
 /// Whether a node was made just now and could do with more entries.

@@ -14,6 +14,19 @@ use super::page::Page;
 #[derive(Clone)]
 pub struct Value<'a>(Held<'a>);
 
+/// The entry that was found nearest to a key.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Nearest<'a> {
+    /// The key that it has.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Value<'a>,
+    /// Whether one right before it is known to begin likewise: one that stands in the same page. Where this is false
+    /// there may be one all the same.
+    pub follows_another: bool,
+}
+
 #[derive(Clone)]
 enum Held<'a> {
     Borrowed(&'a [u8]),

@@ -101,9 +101,9 @@ number!(
 );
 
 fn escape(bytes: &[u8], to: &mut Vec<u8>) {
-    for &byte in bytes {
-        to.push(byte);
-        if byte == 0 {
+    for part in bytes.split_inclusive(|byte| *byte == 0) {
+        to.extend_from_slice(part);
+        if part.last() == Some(&0) {
             to.push(0xff);
         }
     }
@@ -112,13 +112,10 @@ fn escape(bytes: &[u8], to: &mut Vec<u8>) {
 fn unescape(from: &mut &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
-        let (&byte, rest) = from.split_first()?;
-        *from = rest;
-        if byte != 0 {
-            bytes.push(byte);
-            continue;
-        }
-        let (&mark, rest) = from.split_first()?;
+        let end = from.iter().position(|byte| *byte == 0)?;
+        let (part, rest) = from.split_at(end);
+        bytes.extend_from_slice(part);
+        let (&mark, rest) = rest.get(1..)?.split_first()?;
         *from = rest;
         match mark {
             0xff => bytes.push(0),

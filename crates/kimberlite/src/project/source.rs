@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use kimberlite_crypto::internal_hash;
 use kimberlite_projection::store::{Applied, Identity};
-use kimberlite_projection::{Batch, BatchSize, Content, Event, Source, SourceError, TargetError};
+use kimberlite_projection::{
+    Batch, BatchSize, Content, Event, ReadBatch, Source, SourceError, TargetError,
+};
 use kimberlite_storage::{Content as Stored, FrameCursor};
-use kimberlite_types::{ChainHash, Offset, Position, RecordKind, StreamId, StreamName, Timestamp};
+use kimberlite_types::{
+    ChainHash, LogId, Offset, Position, RecordKind, StreamId, StreamName, Timestamp,
+};
 
 use crate::error::{Error, Problem};
 use crate::ordered::Ordered;
@@ -61,12 +65,11 @@ pub(super) fn read_before(
         if behind == from {
             break;
         }
-        let events = opening.events();
-        let applied = Applied {
+        let opened = opening.opened(Applied {
             position: behind,
             chain: ChainHash::new([0; 32]),
-        };
-        take(&Batch::new(from, &events, applied).expect("a log has its records in order"))?;
+        });
+        take(&opened.batch(&opened.events()))?;
         from = behind;
     }
     Ok(())
@@ -79,43 +82,82 @@ impl Source for LogSource {
 
     fn identity(&self, name: &str, version: u32) -> Identity {
         let log_id = self.tenant.reader.log_id();
-        let words = self.tenant.catalog().ordered.words();
-        if words.is_empty() {
-            return Identity::new(log_id, name, version);
-        }
-        let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        Identity::new(
-            log_id,
-            &format!("{name} {}", internal_hash(&words)),
-            version,
-        )
+        identity_of(log_id, &self.tenant.catalog().ordered, (name, version))
     }
 
     fn read(
         &self,
         from: Position,
         size: BatchSize,
-        take: &mut dyn FnMut(&Batch<'_>) -> Result<(), TargetError>,
-    ) -> Result<Result<(), TargetError>, SourceError> {
+    ) -> Result<Option<Box<dyn ReadBatch>>, SourceError> {
         let mut opening = Opening::new(&self.tenant);
         let end = opening.open(from, self.end(), size)?;
         if end == from {
-            return Ok(Ok(()));
+            return Ok(None);
         }
         let missing = || unreadable(end, Problem::NoFrame { position: end }.into());
-        let end = Applied {
+        let opened = opening.opened(Applied {
             position: end,
             chain: self.chain_before(end)?.ok_or_else(missing)?,
-        };
-        let events = opening.events();
-        let batch = Batch::new(from, &events, end).expect("a log has its records in order");
-        Ok(take(&batch))
+        });
+        Ok(Some(Box::new(opened)))
+    }
+}
+
+/// What is derived by a projection, where `ordered` was ordered purged, and is given as purged.
+fn identity_of(log_id: LogId, ordered: &Ordered, (name, version): (&str, u32)) -> Identity {
+    let words = ordered.words();
+    if words.is_empty() {
+        return Identity::new(log_id, name, version);
+    }
+    let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let name = format!("{name} {}", internal_hash(&words));
+    Identity::new(log_id, &name, version)
+}
+
+/// A batch that was read. Holds nothing of the tenant but what it shows, and the mappings that this stands in.
+struct Opened {
+    first: Position,
+    end: Applied,
+    log_id: LogId,
+    /// By what was ordered purged when its events were opened, all of them by the same.
+    ordered: Arc<Ordered>,
+    streams: Vec<(StreamId, StreamName)>,
+    events: Vec<OpenedEvent>,
+}
+
+impl Opened {
+    fn events(&self) -> Vec<Event<'_>> {
+        let events = self.events.iter();
+        events.map(|event| event.seen(&self.streams)).collect()
+    }
+
+    fn batch<'e>(&self, events: &'e [Event<'e>]) -> Batch<'e> {
+        Batch::new(self.first, events, self.end).expect("a log has its records in order")
+    }
+}
+
+impl ReadBatch for Opened {
+    fn identity(&self, name: &str, version: u32) -> Identity {
+        identity_of(self.log_id, &self.ordered, (name, version))
+    }
+
+    fn end(&self) -> Position {
+        self.end.position
+    }
+
+    fn give(
+        &self,
+        take: &mut dyn FnMut(&Batch<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        take(&self.batch(&self.events()))
     }
 }
 
 /// The events of a batch, while they are opened.
 struct Opening<'s> {
     tenant: &'s TenantInner,
+    first: Position,
     ordered: Arc<Ordered>,
     frames: FrameCursor,
     /// Streams of the frames, in order.
@@ -138,6 +180,7 @@ impl<'s> Opening<'s> {
     fn new(tenant: &'s TenantInner) -> Self {
         Self {
             tenant,
+            first: Position::ZERO,
             ordered: Arc::clone(&tenant.catalog().ordered),
             frames: FrameCursor::new(tenant.reader.clone()),
             streams: Vec::new(),
@@ -154,6 +197,7 @@ impl<'s> Opening<'s> {
         end: Position,
         size: BatchSize,
     ) -> Result<Position, SourceError> {
+        self.first = from;
         let mut next = from;
         let mut records = 0;
         while next < end && self.bytes < size.bytes_max && records < size.records_max {
@@ -212,9 +256,16 @@ impl<'s> Opening<'s> {
         Ok(())
     }
 
-    fn events(&self) -> Vec<Event<'_>> {
-        let events = self.events.iter();
-        events.map(|event| event.seen(&self.streams)).collect()
+    /// What was opened, up to `end`.
+    fn opened(self, end: Applied) -> Opened {
+        Opened {
+            first: self.first,
+            end,
+            log_id: self.tenant.reader.log_id(),
+            ordered: self.ordered,
+            streams: self.streams,
+            events: self.events,
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use kimberlite_projection::store::{Applied, Identity};
 use kimberlite_projection::{
-    ApplyError, Batch, BatchSize, FrameSummary, Frames, Source, SourceError, TargetError,
+    ApplyError, Batch, BatchSize, FrameSummary, Frames, ReadBatch, Source, SourceError, TargetError,
 };
 use kimberlite_storage::{FrameView, LogReader, StorageError};
-use kimberlite_types::{Position, RecordKind};
+use kimberlite_types::{LogId, Position, RecordKind};
 
 use crate::error::{Error, Problem};
 
@@ -59,7 +59,7 @@ impl HeaderSource {
         Ok(frame.map(|frame| frame.header().base_position))
     }
 
-    fn batch(&self, from: Position) -> Result<Option<Batch<'static>>, Error> {
+    fn batch(&self, from: Position) -> Result<Option<HeaderBatch>, Error> {
         let missing = |position| Problem::NoFrame { position };
         let end = self.batch_end(from)?.ok_or_else(|| missing(from))?;
         if end <= from {
@@ -70,9 +70,35 @@ impl HeaderSource {
             position: end,
             chain: chain.ok_or_else(|| missing(end))?,
         };
-        Ok(Some(
-            Batch::new(from, &[], end).expect("nothing is in order"),
-        ))
+        Ok(Some(HeaderBatch {
+            from,
+            end,
+            log_id: self.reader.log_id(),
+        }))
+    }
+}
+
+/// A run of the log, of which the index reads the headers itself.
+struct HeaderBatch {
+    from: Position,
+    end: Applied,
+    log_id: LogId,
+}
+
+impl ReadBatch for HeaderBatch {
+    fn identity(&self, name: &str, version: u32) -> Identity {
+        Identity::new(self.log_id, name, version)
+    }
+
+    fn end(&self) -> Position {
+        self.end.position
+    }
+
+    fn give(
+        &self,
+        take: &mut dyn FnMut(&Batch<'_>) -> Result<(), TargetError>,
+    ) -> Result<(), TargetError> {
+        take(&Batch::new(self.from, &[], self.end).expect("nothing is in order"))
     }
 }
 
@@ -90,13 +116,12 @@ impl Source for HeaderSource {
         &self,
         from: Position,
         _: BatchSize,
-        take: &mut dyn FnMut(&Batch<'_>) -> Result<(), TargetError>,
-    ) -> Result<Result<(), TargetError>, SourceError> {
+    ) -> Result<Option<Box<dyn ReadBatch>>, SourceError> {
         let batch = self.batch(from).map_err(|error| SourceError {
             position: from,
             source: Box::new(error),
         })?;
-        Ok(batch.map_or(Ok(()), |batch| take(&batch)))
+        Ok(batch.map(|batch| Box::new(batch) as Box<dyn ReadBatch>))
     }
 }
 

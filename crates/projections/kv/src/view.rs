@@ -85,9 +85,13 @@ impl View {
     ) -> Result<Option<Entry>, KvError> {
         self.check(position)?;
         let key = key.as_ref();
+        let before = self.before(key, position)?;
+        if let Some((entry, true)) = before {
+            return Ok(entry);
+        }
         match self.get(key)? {
             Some(newest) if newest.since <= position => Ok(Some(newest)),
-            _ => self.before(key, position),
+            _ => Ok(before.and_then(|(entry, _)| entry)),
         }
     }
 
@@ -150,17 +154,21 @@ impl View {
         Ok(())
     }
 
-    /// Looks up what a key had among what is not the newest any more.
-    fn before(&self, key: &[u8], position: Position) -> Result<Option<Entry>, KvError> {
+    /// Looks up what a key had among what is not the newest any more, and whether something came behind that, but not
+    /// behind `position`, is known not to be the newest either.
+    fn before(
+        &self,
+        key: &[u8],
+        position: Position,
+    ) -> Result<Option<(Option<Entry>, bool)>, KvError> {
         let from = (key, newest_first(position));
-        let to = (key, u64::MAX);
-        let Some(found) = BEFORE.range(&self.snapshot, from..=to).next() else {
-            return Ok(None);
-        };
-        let ((_, since), (is_set, value)) = found?;
-        Ok(is_set.then(|| Entry {
-            since: newest_first_back(since),
-            value,
+        let found = BEFORE.find_nearest(&self.snapshot, from, key)?;
+        Ok(found.map(|((_, since), (is_set, value), follows_another)| {
+            let entry = is_set.then(|| Entry {
+                since: newest_first_back(since),
+                value,
+            });
+            (entry, follows_another)
         }))
     }
 }
@@ -237,7 +245,10 @@ impl ScanAt<'_> {
         self.next.push(0);
         match newest.map(|(_, entry)| Entry::from(entry)) {
             Some(newest) if newest.since <= self.position => Ok(Some(newest)),
-            _ => self.view.before(key, self.position),
+            _ => Ok(self
+                .view
+                .before(key, self.position)?
+                .and_then(|(entry, _)| entry)),
         }
     }
 

@@ -43,6 +43,8 @@ pub(crate) enum Fill {
     Packed,
     /// All about the same.
     Even,
+    /// Packed on either side of an entry, which begins a page, where that takes no more pages; else even.
+    Before(usize),
 }
 
 /// Cuts entries into runs of which each fits into a page.
@@ -50,6 +52,16 @@ pub(crate) fn cut(level: u8, parts: &[Part<'_>], fill: Fill) -> Vec<Range<usize>
     let (runs, bytes) = cut_at(level, parts, BODY_BYTES);
     if fill == Fill::Packed || runs.len() < 2 {
         return runs;
+    }
+    if let Fill::Before(entry) = fill
+        && let Some((before, from)) = parts.split_at_checked(entry)
+    {
+        let mut apart = cut_at(level, before, BODY_BYTES).0;
+        let behind = cut_at(level, from, BODY_BYTES).0.into_iter();
+        apart.extend(behind.map(|run| run.start + entry..run.end + entry));
+        if apart.len() <= runs.len() {
+            return apart;
+        }
     }
     cut_at(level, parts, bytes.div_ceil(runs.len())).0
 }

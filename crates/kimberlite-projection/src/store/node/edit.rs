@@ -9,19 +9,19 @@ use super::{ELSEWHERE, Layout, Shape, read_u16};
 #[cfg(test)]
 mod tests;
 
-/// A change to an entry of a leaf.
+/// A change to the keys of a node, or to its values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Edit<'a> {
-    /// The entry, or the one before which the key belongs.
+    /// The key or value, or the one before which another one comes.
     pub(crate) at: usize,
-    /// Whether the entry goes.
+    /// Whether it goes.
     pub(crate) replaces: bool,
-    /// What comes: the key without the prefix, and the value.
-    pub(crate) new: Option<(&'a [u8], &'a [u8])>,
+    /// What comes: a key without the prefix, or a value.
+    pub(crate) new: Option<&'a [u8]>,
 }
 
 impl Edit<'_> {
-    /// The first entry behind it that stays.
+    /// The first one behind it that stays.
     const fn end(&self) -> usize {
         if self.replaces { self.at + 1 } else { self.at }
     }
@@ -34,32 +34,30 @@ enum Part {
     Value,
 }
 
-impl Part {
-    fn of<'a>(self, edit: &Edit<'a>) -> Option<&'a [u8]> {
-        edit.new.map(|(key, value)| match self {
-            Self::Key => key,
-            Self::Value => value,
-        })
-    }
+/// The changes to a node, in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Edits<'a> {
+    /// Those to its keys.
+    pub(crate) keys: &'a [Edit<'a>],
+    /// Those to its values.
+    pub(crate) values: &'a [Edit<'a>],
 }
 
-/// The leaf as it is with `edits`, which come in the order of their entries.
-pub(crate) fn edited(page: &Page, layout: &Layout, edits: &[Edit<'_>]) -> Option<Box<Page>> {
-    let gone = edits.iter().filter(|edit| edit.replaces).count();
-    let new = edits.iter().filter(|edit| edit.new.is_some()).count();
-    let count = (layout.count + new).checked_sub(gone)?;
+/// The node as it is with `edits`.
+pub(crate) fn edited(page: &Page, layout: &Layout, edits: Edits<'_>) -> Option<Box<Page>> {
     let editor = Editor {
         page,
         layout,
         edits,
     };
-    let ends = |shape| match shape {
+    let (keys, count) = (editor.count(Part::Key)?, editor.count(Part::Value)?);
+    let ends = |shape, entries| match shape {
         Shape::Equal(_) => 0,
-        Shape::EndsAt(_) => 2 * count,
+        Shape::EndsAt(_) => 2 * entries,
     };
     let bytes = layout.prefix_end
-        + ends(layout.key_shape)
-        + ends(layout.value_shape)
+        + ends(layout.key_shape, keys)
+        + ends(layout.value_shape, count)
         + editor.bytes(Part::Key)?
         + editor.bytes(Part::Value)?;
     if count == 0 || bytes > BODY_BYTES {
@@ -83,10 +81,33 @@ pub(crate) fn edited(page: &Page, layout: &Layout, edits: &[Edit<'_>]) -> Option
 struct Editor<'a> {
     page: &'a Page,
     layout: &'a Layout,
-    edits: &'a [Edit<'a>],
+    edits: Edits<'a>,
 }
 
-impl Editor<'_> {
+impl<'a> Editor<'a> {
+    const fn edits(&self, part: Part) -> &'a [Edit<'a>] {
+        match part {
+            Part::Key => self.edits.keys,
+            Part::Value => self.edits.values,
+        }
+    }
+
+    /// How many there were.
+    const fn before(&self, part: Part) -> usize {
+        match part {
+            Part::Key => self.layout.keys,
+            Part::Value => self.layout.count,
+        }
+    }
+
+    /// How many there will be.
+    fn count(&self, part: Part) -> Option<usize> {
+        let edits = self.edits(part);
+        let gone = edits.iter().filter(|edit| edit.replaces).count();
+        let new = edits.iter().filter(|edit| edit.new.is_some()).count();
+        (self.before(part) + new).checked_sub(gone)
+    }
+
     const fn shape(&self, part: Part) -> Shape {
         match part {
             Part::Key => self.layout.key_shape,
@@ -101,13 +122,13 @@ impl Editor<'_> {
     /// Bytes of all keys or values; `None` when one does not have the length that all have.
     fn bytes(&self, part: Part) -> Option<usize> {
         let shape = self.shape(part);
-        let mut bytes = self.edge(part, self.layout.count)?;
-        for edit in self.edits {
+        let mut bytes = self.edge(part, self.before(part))?;
+        for edit in self.edits(part) {
             if edit.replaces {
                 let (start, end) = (self.edge(part, edit.at)?, self.edge(part, edit.at + 1)?);
                 bytes = bytes.checked_sub(end.checked_sub(start)?)?;
             }
-            if let Some(new) = part.of(edit) {
+            if let Some(new) = edit.new {
                 if matches!(shape, Shape::Equal(bytes) if bytes != new.len()) {
                     return None;
                 }
@@ -120,17 +141,18 @@ impl Editor<'_> {
     /// Calls `keep` with the runs of entries that stay, and `add` with each edit between them.
     fn go<T>(
         &self,
+        part: Part,
         out: &mut T,
         keep: impl Fn(&mut T, usize, usize) -> Option<()>,
         add: impl Fn(&mut T, &Edit<'_>) -> Option<()>,
     ) -> Option<()> {
         let mut next = 0;
-        for edit in self.edits {
+        for edit in self.edits(part) {
             keep(out, next, edit.at)?;
             add(out, edit)?;
             next = edit.end();
         }
-        keep(out, next, self.layout.count)
+        keep(out, next, self.before(part))
     }
 
     fn put_ends(&self, part: Part, out: &mut Out) -> Option<()> {
@@ -139,6 +161,7 @@ impl Editor<'_> {
         };
         let mut state = (out, 0_usize);
         self.go(
+            part,
             &mut state,
             |(out, end), from, to| {
                 let before = self.edge(part, from)?;
@@ -152,7 +175,7 @@ impl Editor<'_> {
                 Some(())
             },
             |(out, end), edit| {
-                let Some(new) = part.of(edit) else {
+                let Some(new) = edit.new else {
                     return Some(());
                 };
                 *end += new.len();
@@ -167,12 +190,13 @@ impl Editor<'_> {
             Part::Value => self.layout.values_at,
         };
         self.go(
+            part,
             out,
             |out, from, to| {
                 let (from, to) = (self.edge(part, from)?, self.edge(part, to)?);
                 out.put(self.page.get(start + from..start + to)?)
             },
-            |out, edit| out.put(part.of(edit).unwrap_or_default()),
+            |out, edit| out.put(edit.new.unwrap_or_default()),
         )
     }
 }

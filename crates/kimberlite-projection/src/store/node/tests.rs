@@ -203,9 +203,27 @@ fn entries_are_cut_by_bytes_and_each_page_holds_what_it_is_given() {
         match fill {
             Fill::Even => assert!(most - least < 2 * 320, "{bytes:?}"),
             Fill::Packed => assert!(bytes[0] > BODY_BYTES - 320, "{bytes:?}"),
+            Fill::Before(_) => unreachable!(),
         }
         assert!(runs[0].len() > 2 * runs.last().unwrap().len(), "{runs:?}");
     }
+    // Of the large ones, two to three pages, of which the last has room.
+    let parts = &parts[170..];
+    let pages = cut(0, parts, Fill::Packed).len();
+    let even = cut(0, parts, Fill::Even);
+    let mut begun = 0;
+    for entry in 0..=parts.len() + 1 {
+        let runs = cut(0, parts, Fill::Before(entry));
+        assert_eq!(runs.len(), pages);
+        assert_eq!(runs.first().unwrap().start, 0);
+        assert_eq!(runs.last().unwrap().end, parts.len());
+        assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start));
+        let begins = runs.iter().any(|run| run.start == entry);
+        let is_at_end = entry == parts.len();
+        assert!(begins || is_at_end || runs == even, "{entry}: {runs:?}");
+        begun += usize::from(begins && runs != even);
+    }
+    assert!(begun > 3, "{begun}");
 }
 
 #[test]

@@ -293,7 +293,13 @@ fn no_salt_and_counter_seal_twice_over_many_histories() {
                         // No space for it, and then enough.
                         disk.set_space_bytes(Some(disk.used_bytes() + 4096 * rng.below(4)));
                     }
-                    let flushed = store.flush();
+                    let begun = store.begin_flush();
+                    if rng.chance(1, 2) {
+                        // More comes while it runs.
+                        let changes = [(random_key(&mut rng), Some(random_value(&mut rng)))];
+                        commit(&mut store, position, &changes);
+                    }
+                    let flushed = begun.and_then(|_| store.finish_flush());
                     disk.set_space_bytes(None);
                     if flushed.is_err() && store.flush().is_err() {
                         break;

@@ -107,7 +107,7 @@ fn ten_thousand_prefixes_are_apart_and_their_entries_in_order() {
     }
 }
 
-/// Commits and flushes updates of keys drawn from a thousand, so many times.
+/// Commits updates of keys drawn from a thousand, so many times, and flushes each beside the next.
 fn update(store: &mut Store, rng: &mut Rng, positions: std::ops::Range<u64>) {
     for position in positions {
         let changes: Vec<_> = (0..20)
@@ -117,8 +117,12 @@ fn update(store: &mut Store, rng: &mut Rng, positions: std::ops::Range<u64>) {
             })
             .collect();
         commit(store, position, &changes);
-        store.flush().unwrap();
+        if position % 2 == 0 {
+            store.finish_flush().unwrap();
+            store.begin_flush().unwrap();
+        }
     }
+    store.flush().unwrap();
 }
 
 #[test]
@@ -209,12 +213,14 @@ fn readers_in_other_threads_see_whole_states() {
                     })
                     .collect();
                 commit(&mut store, position, &changes);
-                if position % 3 == 0 {
-                    store.flush().unwrap();
+                if position % 3 == 0 && store.end_flush().unwrap() {
+                    let flush = store.begin_flush().unwrap().unwrap();
+                    scope.spawn(move || flush.run());
                 }
             }
             is_done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
+        store.flush().unwrap();
         store.verify().unwrap();
     }
 }
@@ -244,4 +250,32 @@ fn a_load_in_order_fills_pages_and_takes_no_more_memory_than_is_flushed() {
     // What the entries take, and a twentieth more.
     let least = entries * 72 / u64::try_from(BODY_BYTES).unwrap();
     assert!(size.used_pages < least + least / 20, "{size:?}, {least}");
+}
+
+#[test]
+fn histories_that_grow_among_others_leave_full_pages_behind() {
+    // The newest first, as of what is looked up by time, and the newest last.
+    for turn in [u64::MAX, 0] {
+        let fixture = Fixture::simulated();
+        let mut store = fixture.create();
+        let (things, changes) = (40_u64, 200_u64);
+        for change in 0..changes {
+            let changes: Vec<_> = (0..things)
+                .map(|thing| {
+                    let since = format!("{:020}", (change * things + thing) ^ turn);
+                    let key = format!("thing-{:08}/{since}", thing * 7919 % 10_007);
+                    (key.into_bytes(), Some(vec![1; 250]))
+                })
+                .collect();
+            commit(&mut store, change + 1, &changes);
+            if change % 50 == 0 {
+                store.flush().unwrap();
+            }
+        }
+        store.flush().unwrap();
+        let size = store.verify().unwrap();
+        // What the entries take without what their keys share, and a fifth more.
+        let least = things * changes * (250 + 8) / u64::try_from(BODY_BYTES).unwrap();
+        assert!(size.used_pages < least + least / 5, "{size:?}, {least}");
+    }
 }
