@@ -110,6 +110,16 @@ pub enum TargetError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no space for it now, or somebody else keeps it for himself: it is tried again with what comes next,
+    /// without being recovered. Nothing of the batch was taken in.
+    #[error("{} cannot be written to now", path.display())]
+    Unavailable {
+        /// Its file.
+        path: PathBuf,
+        /// What stands in the way.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The projection could not take the batch in.
     #[error("the projection failed in the batch that begins at position {position}")]
     Failed {

@@ -69,10 +69,15 @@ pub(super) enum Stopped {
 }
 
 impl Stopped {
-    /// Whether it is tried again by itself: there may be space by then.
+    /// Whether it is tried again by itself: there may be space by then, and nobody else in the way.
     pub(super) fn passes(&self) -> bool {
-        let full = |error: &StoreError| matches!(error, StoreError::Disk(DiskError::Full { .. }));
-        matches!(self, Self::Target(TargetError::Store(error)) if full(error))
+        matches!(
+            self,
+            Self::Target(
+                TargetError::Unavailable { .. }
+                    | TargetError::Store(StoreError::Disk(DiskError::Full { .. }))
+            )
+        )
     }
 }
 
@@ -288,5 +293,38 @@ impl Work {
         self.flushing = None;
         self.flushed = self.target.applied().position;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_the_way_passes_and_what_failed_does_not() {
+        let (path, reason) = (std::path::PathBuf::from("p"), "a reason");
+        let full = StoreError::Disk(DiskError::Full { path: path.clone() });
+        let unavailable = TargetError::Unavailable {
+            path: path.clone(),
+            source: reason.into(),
+        };
+        let failed = TargetError::Failed {
+            position: Position::ZERO,
+            source: reason.into(),
+        };
+        let damaged = TargetError::Damaged {
+            path,
+            source: reason.into(),
+        };
+        for (error, passes) in [
+            (TargetError::Store(full), true),
+            (unavailable, true),
+            (failed, false),
+            (damaged, false),
+        ] {
+            let stopped = Stopped::Target(error);
+            assert_eq!(stopped.passes(), passes, "{stopped}");
+        }
+        assert!(!Stopped::Panicked.passes());
     }
 }

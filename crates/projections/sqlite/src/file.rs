@@ -76,6 +76,17 @@ impl FileError {
         );
         is_corrupt || is_changed || is_moved || is_short
     }
+
+    /// Whether it may go well by itself later: there is no space now, or somebody else writes or keeps the file.
+    pub(crate) fn passes(&self) -> bool {
+        let Self::Sql(rusqlite::Error::SqliteFailure(code, _)) = self else {
+            return false;
+        };
+        matches!(
+            code.code,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull
+        )
+    }
 }
 
 /// What stands in a file of what it is derived from.
@@ -173,6 +184,13 @@ impl SqliteFile {
     #[cfg(test)]
     pub(crate) fn wait_not(&self) {
         self.connection.busy_timeout(Duration::ZERO).unwrap();
+    }
+
+    /// Lets the file grow to so many pages, as a disk does that is full then.
+    #[cfg(test)]
+    pub(crate) fn bound_pages(&self, pages: u32) {
+        let sql = format!("PRAGMA max_page_count = {pages}");
+        self.connection.query_row(&sql, [], |_| Ok(())).unwrap();
     }
 
     /// Makes durable what was taken in, and copies it into the file as far as readers let it.

@@ -212,10 +212,16 @@ const BEGINNING: Applied = Applied {
     chain: kimberlite::ChainHash::new([0; 32]),
 };
 
-/// Tells damage, after which the file is rebuilt, from what may pass.
+/// Tells damage, after which the file is rebuilt, and what passes by itself from what has to be tried again.
 fn told(path: PathBuf, applied: Applied, error: FileError) -> TargetError {
     if error.is_damage() {
         return TargetError::Damaged {
+            path,
+            source: Box::new(error),
+        };
+    }
+    if error.passes() {
+        return TargetError::Unavailable {
             path,
             source: Box::new(error),
         };

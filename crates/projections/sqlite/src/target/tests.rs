@@ -576,10 +576,31 @@ fn a_file_that_is_locked_for_long_is_tried_again() {
     hand.execute_batch("BEGIN IMMEDIATE").unwrap();
     target.current.as_ref().unwrap().file.wait_not();
     let error = feed(&mut target, &said, EVENTS).unwrap_err();
-    assert!(matches!(error, TargetError::Failed { .. }), "{error:?}");
+    assert!(
+        matches!(error, TargetError::Unavailable { .. }),
+        "{error:?}"
+    );
     hand.execute_batch("ROLLBACK").unwrap();
-    target.recover().unwrap();
     assert_eq!(target.applied(), at(100));
+    feed(&mut target, &said, EVENTS).unwrap();
+    scratch.check(&said);
+}
+
+#[test]
+fn a_file_for_which_there_is_no_space_is_tried_again() {
+    let said = history(5);
+    let scratch = Scratch::new();
+    let mut target = scratch.open();
+    target.current.as_ref().unwrap().file.bound_pages(1);
+    let error = feed(&mut target, &said, EVENTS).unwrap_err();
+    assert!(
+        matches!(error, TargetError::Unavailable { .. }),
+        "{error:?}"
+    );
+    let before = target.applied();
+    let (rows, _) = read(&scratch.link());
+    assert_eq!(at(rows), before, "nothing of the batch is there");
+    target.current.as_ref().unwrap().file.bound_pages(u32::MAX);
     feed(&mut target, &said, EVENTS).unwrap();
     scratch.check(&said);
 }
