@@ -81,6 +81,16 @@ fn tables_are_checked() {
         &format!(r#""key": ["id"], "columns": [{many}], {ON}"#),
         "it has 201 columns",
     );
+    let many = vec![r#"["id"]"#; 33].join(", ");
+    check(
+        &format!(r#""key": ["id"], "columns": [{ID}], "indexes": [{many}], {ON}"#),
+        "it has 33 indexes",
+    );
+    let many = vec![r#"{"do": "insert"}"#; 65].join(", ");
+    check(
+        &format!(r#""key": ["id"], "columns": [{ID}], "on": [{many}]"#),
+        "it has 65 rules",
+    );
 }
 
 #[test]

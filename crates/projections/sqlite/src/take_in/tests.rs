@@ -168,6 +168,28 @@ fn what_is_not_there_leaves_a_column_empty_and_what_is_no_json_does_not_fit() {
 }
 
 #[test]
+fn an_event_without_metadata_fits_and_one_whose_metadata_is_no_json_does_not() {
+    for (metadata, expected) in [
+        (b"".as_slice(), Ok(Value::Null)),
+        (b"{}", Ok(Value::Null)),
+        (b"{", Err("its metadata is not JSON that can be read")),
+    ] {
+        let mut event = event(4, "e", b"{}");
+        if let Content::Payload {
+            metadata: bytes, ..
+        } = &mut event.content
+        {
+            *bytes = metadata;
+        }
+        let (rows, whys) = taken(table(ColumnType::Text, "$metadata/user"), &[event]);
+        match expected {
+            Ok(value) => assert_eq!((rows[0][1].clone(), whys.len()), (value, 0)),
+            Err(why) => assert_eq!((rows.len(), whys), (0, vec![why.to_owned()])),
+        }
+    }
+}
+
+#[test]
 fn deep_nesting_is_not_read() {
     let deep = "[".repeat(200_000) + &"]".repeat(200_000);
     check(ColumnType::Json, "$data", &deep, Err(NO_JSON));

@@ -5,6 +5,8 @@
     reason = "the files are looked at, copied and damaged by hand"
 )]
 
+mod left;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +27,7 @@ use crate::reader::{Reader, Value};
 type Prefix = fn(Applied) -> bool;
 type Damage = fn(&mut Vec<u8>);
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 4;
 const EVENTS: usize = 300;
 
 fn mapping() -> Mapping {

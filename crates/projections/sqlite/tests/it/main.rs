@@ -338,6 +338,13 @@ fn only_reading_is_done_for_who_asks() {
             let refused = reader.query(sql, &[]);
             assert!(refused.is_err() || sql.is_empty(), "{sql}: {refused:?}");
         }
+        for sql in ["DELETE FROM notes", "CREATE TABLE t (a)"] {
+            let refused = reader.query(sql, &[]);
+            assert!(
+                matches!(refused, Err(kimberlite_projection_sqlite::Error::Writes)),
+                "{sql}: {refused:?}"
+            );
+        }
         assert_eq!(dump(reader), before);
         assert!(!outside.exists());
         let answer = reader
