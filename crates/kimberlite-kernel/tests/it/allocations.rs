@@ -10,8 +10,8 @@ use std::hint::black_box;
 
 use allocation_counter::{AllocationInfo, measure};
 use kimberlite_kernel::{
-    Command, Effect, ExpectedVersion, Rejection, ReplayedFrame, Retention, RetentionAct, Scope,
-    Sealing, State, apply_committed, replay,
+    Command, Effect, ErasureAct, ExpectedVersion, Rejection, ReplayedFrame, Retention,
+    RetentionAct, Scope, Sealing, State, apply_committed, replay,
 };
 use kimberlite_types::limits::{IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_POSITIONS_MAX};
 use kimberlite_types::{
@@ -272,6 +272,42 @@ fn acts_of_retention_allocate_only_for_what_is_known_more_of() {
     demand_none("release", &mut many, |many| {
         let hold = put.next().unwrap();
         many.decide(RetentionAct::Release { hold }).unwrap();
+    });
+}
+
+#[test]
+fn rotations_and_completions_allocate_nothing_and_shreds_only_for_what_is_known_more_of() {
+    let mut many = Many::new();
+    let (seal, time) = (None, TIME);
+    demand_none("rotation", &mut many, |many| {
+        let generation = many.state.generation().next().unwrap();
+        many.apply(Command::Rotate {
+            generation,
+            seal,
+            time,
+        })
+        .unwrap();
+    });
+    let erase = |many: &mut Many, act| many.apply(Command::Erasure { act, seal, time });
+    let counted = measure(|| {
+        for position in 1..=COMMANDS {
+            let scope = Scope::Stream(stream_at(position));
+            erase(&mut many, ErasureAct::Shred { scope }).unwrap();
+        }
+    });
+    // Two ordered maps, as for holds, and how many it takes to lead to them.
+    let allocated = counted.count_total;
+    assert!(allocated > 0 && allocated < COMMANDS, "{counted:?}");
+    demand_none("refused shred", &mut many, |many| {
+        let scope = Scope::Stream(stream_at(1));
+        let refused = erase(many, ErasureAct::Shred { scope });
+        assert!(matches!(refused, Err(Rejection::ShredPending { .. })));
+    });
+    let pending = many.state.pending_shreds().map(|(shred, _)| shred);
+    let mut pending = pending.collect::<Vec<_>>().into_iter();
+    demand_none("completion", &mut many, |many| {
+        let shred = pending.next().unwrap();
+        erase(many, ErasureAct::Complete { shred }).unwrap();
     });
 }
 
