@@ -203,6 +203,8 @@ pub struct Store {
     pending_bytes: usize,
     under_way: Option<UnderWay>,
     is_poisoned: bool,
+    /// The process that opened it.
+    process: u32,
 }
 
 impl Store {
@@ -393,6 +395,7 @@ impl Store {
             pending_bytes: 0,
             under_way: None,
             is_poisoned: false,
+            process: std::process::id(),
         })
     }
 
@@ -449,6 +452,9 @@ impl Store {
     }
 
     fn check_usable(&self) -> Result<(), StoreError> {
+        if self.process != std::process::id() {
+            return Err(StoreError::Forked { path: self.path() });
+        }
         if self.is_poisoned {
             return Err(StoreError::Poisoned { path: self.path() });
         }

@@ -2,8 +2,8 @@
 //!
 //! How many events each stream has is in memory. Where they stand is in parts, each of a stretch of the log:
 //! the newest ones in memory, and what is before [`StreamIndex::from`] in a store
-//! ([`StreamRuns`]) where there is one. So a look-up asks the parts first; what the store has taken in
-//! durably is let go of here.
+//! ([`StreamRuns`]) where there is one. So a look-up asks the parts first; parts of which the store has
+//! all are let go of here.
 //!
 //! What holds after each frame:
 //!
@@ -34,13 +34,14 @@ pub use runs::{Run, Runs};
 pub use snapshot::SnapshotError;
 pub use stored::{Frames, STREAM_RUNS_NAME, StoredRuns, StreamRuns};
 
-/// Parts that are kept apart; where a store does not come along, the last one grows.
+/// Parts that are kept apart, beside one that was filled from the log; where a store does not come along, the
+/// last one grows.
 const PARTS_MAX: usize = 8;
 
 /// Finds events by stream and offset.
 ///
-/// It costs 16 bytes for each run of events that stand next to each other in the log and are not in a store, however
-/// many they are, and up to 60 bytes a stream.
+/// It costs up to 60 bytes a stream, and for each run of events that stand next to each other in the log and are not in a
+/// store, however many they are, 16 bytes, or up to 140 where it is the only one of its stream in a part.
 #[derive(Clone, Debug)]
 pub struct StreamIndex {
     applied: Position,
@@ -168,16 +169,16 @@ impl StreamIndex {
     }
 
     /// Takes over from another index of the same log what is before [`from`](Self::from), where a store cannot say
-    /// it. Says whether that is all there is now.
-    pub fn fill_from(&mut self, other: Self) -> bool {
+    /// it; nothing where that one ends elsewhere. Freeing what is left of it takes a while.
+    pub fn fill_from(&mut self, other: &mut Self) {
         let from = self.from();
-        if other.from() > Position::ZERO || other.applied != from {
-            return from == Position::ZERO;
+        if from == Position::ZERO || other.from() > Position::ZERO || other.applied != from {
+            return;
         }
-        for part in other.parts.into_iter().rev() {
+        let filled = core::mem::replace(&mut other.parts, VecDeque::from([Part::default()]));
+        for part in filled.into_iter().rev() {
             self.parts.push_front(part);
         }
-        true
     }
 
     /// Returns the bytes of memory that it takes.

@@ -388,7 +388,7 @@ impl TenantInner {
     /// Makes that of the last checkpoint, if it is worth it.
     pub(crate) fn keep_last_snapshot(&self) {
         if let Some(snapshots) = &self.snapshots {
-            snapshots.make_last(&self.database.snapshots);
+            snapshots.make_last();
         }
     }
 

@@ -9,7 +9,7 @@ use kimberlite_disk::DiskError;
 use kimberlite_kernel::{Rejection, ReplayError};
 use kimberlite_projection::{IndexError, SourceError};
 use kimberlite_storage::{Damage, ManifestError, StorageError};
-use kimberlite_types::{NameError, Position};
+use kimberlite_types::{NameError, Offset, Position};
 
 /// Why something could not be done: a [`kind`](Error::kind) to act on, a message for people, and
 /// the cause as [`source`](std::error::Error::source).
@@ -246,6 +246,8 @@ pub(crate) enum Problem {
     },
     #[error(transparent)]
     Unreadable(Box<SourceError>),
+    #[error("the event at offset {offset} of its stream is not where the log says")]
+    LostEvent { offset: Offset },
     #[error("the log cannot be indexed")]
     Index(#[source] IndexError),
     #[error(transparent)]
@@ -336,6 +338,7 @@ impl Error {
             | Problem::Replay(_)
             | Problem::NoFrame { .. }
             | Problem::Unreadable(_)
+            | Problem::LostEvent { .. }
             | Problem::Index(_) => ErrorKind::Corrupt,
             Problem::Storage(error) => storage_kind(error),
             Problem::Disk(error) => disk_kind(error),

@@ -385,6 +385,7 @@ fn run_store(
         reader: opened.reader.clone(),
         read_only: options.read_only,
         runs_max: options.stream_runs_max,
+        process_id: options.process_id,
     })
 }
 

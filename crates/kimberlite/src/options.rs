@@ -245,8 +245,8 @@ impl DatabaseBuilder {
     }
 
     /// Runs of events of one stream, next to each other in the log, that a tenant's index of streams may have in memory
-    /// before a checkpoint moves them into a store; 65,536 unless said otherwise, of 16 bytes each. About as many
-    /// stay in memory beside a store that keeps up.
+    /// before a snapshot moves them into a store; 65,536 unless said otherwise, of 16 bytes each, or up to 140 where each is of
+    /// another stream. About as many stay in memory beside a store that keeps up.
     #[must_use]
     pub fn stream_runs_max(mut self, runs: usize) -> Self {
         self.options.stream_runs_max = runs;

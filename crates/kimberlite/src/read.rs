@@ -11,9 +11,9 @@ use kimberlite_projection::Run;
 use kimberlite_storage::{FrameCursor, FrameHeader};
 use kimberlite_types::{Offset, Position, RecordKind, StreamId, Timestamp};
 
-use crate::error::Error;
-use crate::streams::{End, Wanted};
-use crate::tenant::{TenantInner, unreadable};
+use crate::error::{Error, Problem};
+use crate::streams::{End, RunsWanted, StoreNumber};
+use crate::tenant::TenantInner;
 
 /// An event that was read.
 ///
@@ -133,7 +133,9 @@ impl fmt::Debug for Record {
 ///
 /// After an error the iterator goes on behind the record that could not be read. An event whose payload
 /// was purged is such an error, [`ErrorKind::Purged`](crate::ErrorKind::Purged). Where a damaged
-/// log, opened for reading only, cannot be read to its end, one error stands for the rest.
+/// log, opened for reading only, cannot be read to its end, one error stands for the rest. Where the events of
+/// a stream cannot be found because the log is damaged before them and the store of their places is not there, one error
+/// stands for all of these.
 pub struct RecordIter {
     tenant: Arc<TenantInner>,
     of: Of,
@@ -141,12 +143,36 @@ pub struct RecordIter {
     end: u64,
     frames: FrameCursor,
     /// Runs of the stream at either end.
-    first: VecDeque<Run>,
-    last: VecDeque<Run>,
-    /// Whether the index led to something else than it said, once.
-    is_misled: bool,
+    first: HeldRuns,
+    last: HeldRuns,
     /// Why what was asked for behind `end` cannot be read.
     unreadable: Option<Error>,
+}
+
+/// Runs that were looked up, and the store that they are from, if they are from one.
+#[derive(Debug, Default)]
+struct HeldRuns {
+    runs: VecDeque<Run>,
+    of: Option<StoreNumber>,
+}
+
+impl HeldRuns {
+    /// Returns where the event at an offset stands, and lets go of the runs at that end that do not have it.
+    fn find(&mut self, offset: Offset, end: End) -> Option<Position> {
+        loop {
+            let run = match end {
+                End::First => self.runs.front(),
+                End::Last => self.runs.back(),
+            };
+            if let Some(position) = run?.position_of(offset) {
+                return Some(position);
+            }
+            match end {
+                End::First => self.runs.pop_front(),
+                End::Last => self.runs.pop_back(),
+            };
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,9 +211,8 @@ impl RecordIter {
         let end = end.min(end_max);
         Self {
             frames: FrameCursor::new(tenant.reader.clone()),
-            first: VecDeque::new(),
-            last: VecDeque::new(),
-            is_misled: false,
+            first: HeldRuns::default(),
+            last: HeldRuns::default(),
             tenant,
             of,
             next: start.min(end),
@@ -201,12 +226,17 @@ impl RecordIter {
         self.next
     }
 
-    /// Returns the position of what comes next at one end.
-    fn position_at(&mut self, end: End) -> Result<Option<Position>, Error> {
-        let nth = match end {
+    /// Returns the number of what comes next at one end.
+    fn number_at(&self, end: End) -> u64 {
+        match end {
             End::First => self.next,
             End::Last => self.end - 1,
-        };
+        }
+    }
+
+    /// Returns the position of what comes next at one end.
+    fn position_at(&mut self, end: End) -> Result<Option<Position>, Error> {
+        let nth = self.number_at(end);
         match self.of {
             Of::Nothing => Ok(None),
             Of::Positions => Ok(Some(Position::new(nth))),
@@ -221,69 +251,85 @@ impl RecordIter {
         offset: Offset,
         end: End,
     ) -> Result<Option<Position>, Error> {
-        let runs = match end {
+        loop {
+            if let Some(position) = self.runs_at(end).find(offset, end) {
+                if self.is_at(position, stream, offset) {
+                    return Ok(Some(position));
+                }
+            } else {
+                let (runs, of) = self.tenant.runs(&RunsWanted {
+                    stream,
+                    offsets: self.next..self.end,
+                    end,
+                })?;
+                *self.runs_at(end) = HeldRuns { runs, of };
+                let found = self.runs_at(end).find(offset, end);
+                if found.is_some_and(|position| self.is_at(position, stream, offset)) {
+                    return Ok(found);
+                }
+            }
+            let Some(which) = self.runs_at(end).of else {
+                return self.lost(offset);
+            };
+            // A store is not believed twice.
+            self.tenant.misled(which);
+            self.first = HeldRuns::default();
+            self.last = HeldRuns::default();
+        }
+    }
+
+    fn runs_at(&mut self, end: End) -> &mut HeldRuns {
+        match end {
             End::First => &mut self.first,
             End::Last => &mut self.last,
-        };
-        loop {
-            let run = match end {
-                End::First => runs.front(),
-                End::Last => runs.back(),
-            };
-            let Some(run) = run else { break };
-            if let Some(position) = run.position_of(offset) {
-                return Ok(Some(position));
-            }
-            match end {
-                End::First => runs.pop_front(),
-                End::Last => runs.pop_back(),
-            };
         }
-        *runs = self.tenant.runs(&Wanted {
-            stream,
-            offsets: self.next..self.end,
-            end,
-        })?;
-        let position = |run: &Run| run.position_of(offset);
-        Ok(runs.iter().find_map(position))
+    }
+
+    /// Whether the event at an offset of a stream stands there. A frame that cannot be read says nothing of that.
+    fn is_at(&mut self, position: Position, stream: StreamId, offset: Offset) -> bool {
+        match self.frames.frame(position) {
+            Ok(Some(frame)) => {
+                let header = frame.header();
+                header.kind == Some(RecordKind::Event)
+                    && header.stream == Some(stream)
+                    && RecordPlace::new(header, position).offset() == offset
+            }
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    }
+
+    /// What the log itself says is not there: behind the end of one that is damaged, or the index is wrong.
+    fn lost(&self, offset: Offset) -> Result<Option<Position>, Error> {
+        match self.tenant.unreadable_end() {
+            Some(_) => Ok(None),
+            None => Err(Problem::LostEvent { offset }.into()),
+        }
     }
 
     /// Reads what comes next at one end, which is then passed.
     fn step(&mut self, end: End) -> Result<Option<Step>, Error> {
-        let position = match self.position_at(end) {
-            Ok(position) => position,
-            Err(error) => {
-                // One error stands for all that cannot be found.
-                self.next = self.end;
-                return Err(error);
-            }
-        };
-        let offset = match end {
-            End::First => self.next,
-            End::Last => self.end - 1,
-        };
-        let read = position.map_or(Ok(None), |position| self.read(position));
-        let misleads = match self.of {
-            Of::Offsets(stream) => !is_of(&read, stream, offset),
-            Of::Positions | Of::Nothing => false,
-        };
-        if misleads && !self.is_misled {
-            self.is_misled = true;
-            self.tenant.misled();
-            self.first.clear();
-            self.last.clear();
-            return self.step(end);
-        }
+        let position = self.position_at(end);
         match end {
+            _ if position.is_err() => self.pass_unfound(end),
             End::First => self.next += 1,
             End::Last => self.end -= 1,
         }
-        match read {
-            // The log does not say so a second time.
-            Ok(Some(_)) if misleads => {
-                Err(unreadable("event", position.unwrap_or_default()).into())
+        match position? {
+            Some(position) => self.read(position),
+            None => Ok(None),
+        }
+    }
+
+    /// Passes all that cannot be found, for which one error stands: what is in memory can be.
+    fn pass_unfound(&mut self, end: End) {
+        match (end, self.of) {
+            (End::First, Of::Offsets(stream)) => {
+                let found_from = self.tenant.catalog().index.found_from(stream).get();
+                self.next = found_from.clamp(self.next + 1, self.end);
             }
-            read => read,
+            (End::First, _) => self.next += 1,
+            (End::Last, _) => self.end = self.next,
         }
     }
 
@@ -353,17 +399,6 @@ impl fmt::Debug for RecordIter {
             .field("next", &self.next)
             .field("end", &self.end)
             .finish_non_exhaustive()
-    }
-}
-
-/// Whether what was read can be the event at this offset of a stream. What cannot be read says nothing.
-fn is_of(read: &Result<Option<Step>, Error>, stream: StreamId, offset: u64) -> bool {
-    match read {
-        Ok(Some(Step::To(record))) => {
-            record.stream == Some(stream) && record.offset == Offset::new(offset)
-        }
-        Ok(Some(Step::Over(_)) | None) => false,
-        Err(_) => true,
     }
 }
 

@@ -53,8 +53,8 @@ impl Shown {
     }
 
     /// Takes in runs from the log that the catalog has let go of.
-    pub(crate) fn fill_runs(&self, read: StreamIndex) {
-        self.catalog_mut().index.fill_from(read);
+    pub(crate) fn fill_runs(&self, mut read: StreamIndex) {
+        self.catalog_mut().index.fill_from(&mut read);
     }
 
     fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
@@ -93,7 +93,7 @@ impl Shown {
         } else {
             Vec::new()
         };
-        // Freed when nobody waits.
+        // Freed without the locks.
         drop((catalog, unseen));
         drop(released);
         applied

@@ -12,7 +12,7 @@ mod maker;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kimberlite_crypto::VerifierKey;
 use kimberlite_kernel::{State, replay};
@@ -149,14 +149,21 @@ fn both<A, B: Send>(
     if bytes < SIDE_BY_SIDE_BYTES_MIN {
         return (one(), other());
     }
+    let other = Mutex::new(Some(other));
+    let take = || {
+        let mut other = other.lock().unwrap_or_else(PoisonError::into_inner);
+        other.take().map(|other| other())
+    };
     std::thread::scope(|scope| {
-        let other = scope.spawn(other);
+        // Where there is no thread to be had this one does both.
+        let helper = std::thread::Builder::new().spawn_scoped(scope, take);
         let one = one();
-        let other = other.join();
-        (
-            one,
-            other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        )
+        let taken = helper.ok().and_then(|helper| match helper.join() {
+            Ok(taken) => taken,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        let other = taken.or_else(take);
+        (one, other.expect("one of the two has done it"))
     })
 }
 

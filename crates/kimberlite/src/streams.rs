@@ -1,8 +1,8 @@
 //! Finding where the events of a stream stand.
 //!
 //! The newest runs are in the catalog, in memory; older ones are in a store that follows the log, and are let go of
-//! in memory once it has them. So what was appended is found at once, and memory is bounded however long the
-//! streams are.
+//! in memory once it has them. So what was appended is found at once, and memory does not grow with the log while the
+//! store comes along.
 //!
 //! The store is derived and never believed: what it leads to is looked at, and where it cannot say what it should,
 //! or says something else than the log, it is made anew, and the log is read for what it had.
@@ -11,6 +11,8 @@
 
 mod source;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -22,7 +24,7 @@ use kimberlite_storage::{FrameView, StorageError};
 use kimberlite_types::{Position, StreamId};
 
 pub(crate) use source::knows;
-pub(crate) use store::{RunPlace, RunStore};
+pub(crate) use store::{RunPlace, RunStore, StoreNumber};
 
 use crate::error::{Error, Problem};
 use crate::tenant::TenantInner;
@@ -37,16 +39,19 @@ pub(crate) enum End {
     Last,
 }
 
+/// Runs, and which store they are from, if they are from one.
+pub(crate) type Looked = (VecDeque<Run>, Option<StoreNumber>);
+
 /// Some of the events of a stream.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct RunsWanted {
     pub(crate) stream: StreamId,
     /// At least one, and all that there are.
     pub(crate) offsets: Range<u64>,
     pub(crate) end: End,
 }
 
-impl Wanted {
+impl RunsWanted {
     /// The offset that is looked for first.
     fn offset(&self) -> u64 {
         match self.end {
@@ -78,15 +83,15 @@ impl Wanted {
 }
 
 impl TenantInner {
-    /// Returns runs at one end of what is wanted. Whoever uses one looks whether it leads to the event, and says where
-    /// it does not, or where there is none, that he was [`misled`](Self::misled).
-    pub(crate) fn runs(&self, wanted: &Wanted) -> Result<VecDeque<Run>, Error> {
+    /// Returns runs at one end of what is wanted, and which store said so. Whoever uses one looks whether it leads to
+    /// the event, and says where it does not, or where there is none, that he was [`misled`](Self::misled).
+    pub(crate) fn runs(&self, wanted: &RunsWanted) -> Result<Looked, Error> {
         loop {
             let (found_from, from) = {
                 let index = &self.catalog().index;
                 let found_from = index.found_from(wanted.stream).get();
                 if wanted.offset() >= found_from || index.from() == Position::ZERO {
-                    return Ok(wanted.of_index(index));
+                    return Ok((wanted.of_index(index), None));
                 }
                 (found_from, index.from())
             };
@@ -98,21 +103,24 @@ impl TenantInner {
     }
 
     /// What the store says, if it says something.
-    fn stored_runs(&self, wanted: &Wanted, end: u64, from: Position) -> Option<VecDeque<Run>> {
+    fn stored_runs(&self, wanted: &RunsWanted, end: u64, from: Position) -> Option<Looked> {
         let store = self.shown.runs();
-        let stored = store.view().filter(|it| it.applied().position >= from)?;
+        let (stored, which) = store.view()?;
+        if stored.applied().position < from {
+            return None;
+        }
         match wanted.of_store(&stored, end) {
-            Ok(runs) => Some(runs),
+            Ok(runs) => Some((runs, Some(which))),
             Err(error) => {
-                store.abandon(Some(&error));
+                store.abandon(which, Some(&error));
                 None
             }
         }
     }
 
-    /// Notices that a record is not the event that the index said.
-    pub(crate) fn misled(&self) {
-        self.shown.runs().abandon(None);
+    /// Notices that a record is not the event that a store said.
+    pub(crate) fn misled(&self, which: StoreNumber) {
+        self.shown.runs().abandon(which, None);
     }
 
     /// Reads the log for the runs that the catalog does not have.

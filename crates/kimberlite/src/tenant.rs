@@ -577,7 +577,7 @@ impl Drop for TenantInner {
     }
 }
 
-pub(crate) fn unreadable(kind: &'static str, position: Position) -> Problem {
+fn unreadable(kind: &'static str, position: Position) -> Problem {
     Problem::AdministrativeRecord { kind, position }
 }
 

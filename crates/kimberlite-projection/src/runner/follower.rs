@@ -368,8 +368,27 @@ impl Follower {
     }
 }
 
+impl Follower {
+    /// Ends it without a flush, after the step that runs: whoever has it waits for nothing more.
+    pub fn discard(&self) {
+        if self.task.pool.is_of_this_process() {
+            let work = hold(&self.task.work).take();
+            drop(work);
+            self.followers.remove(&self.task);
+        }
+    }
+}
+
 impl Drop for Follower {
     fn drop(&mut self) {
+        if !self.task.pool.is_of_this_process() {
+            // The files are those of the process that this one was forked from, of which a thread may have had the
+            // work when that was copied.
+            if let Ok(mut work) = self.task.work.try_lock() {
+                std::mem::forget(work.take());
+            }
+            return;
+        }
         let _ = self.task.flush();
         // After the step that runs. What it holds of the log goes on this thread.
         let work = hold(&self.task.work).take();

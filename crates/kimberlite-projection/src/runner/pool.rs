@@ -93,6 +93,11 @@ impl Pool {
         }
     }
 
+    /// Whether this is the process that has its threads.
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
     /// Whether projections are run by whoever waits for them.
     pub(super) fn is_inline(&self) -> bool {
         self.threads_max == 0
@@ -258,7 +263,7 @@ impl Pool {
 
     /// Ends the threads after what they are doing. The one that calls, if it is one of them, ends by itself.
     pub(super) fn end(&self) {
-        if std::process::id() != self.process {
+        if !self.is_of_this_process() {
             return;
         }
         let mut state = self.state();

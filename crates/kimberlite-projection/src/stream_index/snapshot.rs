@@ -100,7 +100,7 @@ impl StreamIndex {
         if from > applied {
             return Err(SnapshotError::Field { field: "from" });
         }
-        // Each stream has two bytes or more, so that no count asks for more memory than that.
+        // Each stream has three bytes or more, so that no count asks for more memory than that.
         let count = bounded(u64::from_le_bytes(take(&mut rest)?), rest)?;
         let mut streams = Vec::with_capacity(count);
         let mut slots = HashMap::with_capacity(count);

@@ -102,7 +102,7 @@ fn check_invariants(index: &StreamIndex) {
         assert_eq!(end, entry.len);
     }
     let parts = index.parts.iter();
-    assert!((1..=PARTS_MAX).contains(&parts.len()));
+    assert!((1..=PARTS_MAX + 1).contains(&parts.len()));
     assert!(parts.clone().is_sorted_by(|a, b| a.first < b.first));
     for (part, next) in parts
         .clone()
@@ -392,7 +392,9 @@ proptest! {
         let mut all = StreamIndex::new();
         let before: Vec<_> = frames.iter().filter(|it| it.position < index.from()).copied().collect();
         all.apply(&FrameRun::new(Position::ZERO, &before).unwrap()).unwrap();
-        prop_assert!(whole.fill_from(all));
+        whole.fill_from(&mut all);
+        prop_assert_eq!(whole.from(), Position::ZERO);
+        check_invariants(&whole);
         for (stream, events) in &model {
             prop_assert_eq!(&positions(whole.runs(*stream, 0..u64::MAX)), events);
         }

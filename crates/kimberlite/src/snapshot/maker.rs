@@ -104,12 +104,10 @@ impl SnapshotMaker {
         }
     }
 
-    /// Makes that of the last checkpoint likewise, also while another one is being made.
-    pub(crate) fn make_last(self: &Arc<Self>, background: &Background) {
-        if self.is_making() {
-            self.make_in(background);
-        } else {
-            self.make(background);
+    /// Makes that of the last checkpoint, if the log has grown enough, before the tenant goes.
+    pub(crate) fn make_last(&self) {
+        if let Err(error) = self.make_now() {
+            tracing::warn!(%error, "cannot make a snapshot");
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,10 @@ use kimberlite_types::Position;
 use super::source::{HeaderSource, knows};
 
 /// How long it is waited for before a snapshot is made with all runs in it.
-const SETTLE_MAX: Duration = Duration::from_secs(10);
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
+/// Records that it may be behind and be waited for: more take longer.
+const BEHIND_MAX: u64 = 4_000_000;
 
 /// Where the store of a tenant is, and what runs it.
 pub(crate) struct RunPlace {
@@ -33,22 +37,34 @@ pub(crate) struct RunPlace {
     pub(crate) read_only: bool,
     /// Runs in memory above which a store is made.
     pub(crate) runs_max: usize,
+    /// Tells a process from one that was forked from it.
+    pub(crate) process_id: fn() -> u32,
 }
 
 /// The store, if there is one. Holds nothing that keeps the tenant open.
 pub(crate) struct RunStore {
     place: RunPlace,
-    kept: Mutex<Kept>,
+    /// The process that opened the tenant.
+    owner: u32,
+    held: Mutex<Held>,
+    /// Stores that were opened or made.
+    opened: AtomicU64,
     /// Whoever reads the log for runs holds this.
     filling: Mutex<()>,
 }
 
-enum Kept {
+/// Which of the stores that there were it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreNumber(u64);
+
+enum Held {
     Nothing,
-    Followed(Arc<Following>),
+    Followed(Arc<Following>, StoreNumber),
     /// A state of it, beside whom another process may write.
-    Observed(StoredRuns),
-    /// The tenant is closed.
+    Observed(StoredRuns, StoreNumber),
+    /// It is being removed.
+    Leaving,
+    /// The tenant is closed, or its process was forked from another one.
     Ended,
 }
 
@@ -60,13 +76,16 @@ struct Following {
 impl RunStore {
     pub(crate) fn new(place: RunPlace) -> Self {
         Self {
+            owner: (place.process_id)(),
             place,
-            kept: Mutex::new(Kept::Nothing),
+            held: Mutex::new(Held::Nothing),
+            opened: AtomicU64::new(0),
             filling: Mutex::new(()),
         }
     }
 
-    /// Runs of a part of the index in memory: some parts are as many as there may be without a store.
+    /// Runs after which a part of the index ends: four of them are as many as there may be in memory before a
+    /// store is made.
     pub(crate) fn part_runs_max(&self) -> usize {
         if self.place.read_only {
             return usize::MAX;
@@ -80,15 +99,18 @@ impl RunStore {
             return;
         }
         let opened = if self.place.read_only {
-            self.observe().map(Kept::Observed)
+            // A page may be written anew just then.
+            let observed = self.observe().or_else(|_| self.observe());
+            observed.map(|stored| Held::Observed(stored, self.next_number()))
         } else {
             self.exists().and_then(|exists| {
                 let following = exists.then(|| self.follow()).transpose()?;
-                Ok(following.map_or(Kept::Nothing, Kept::Followed))
+                let followed = |following| Held::Followed(following, self.next_number());
+                Ok(following.map_or(Held::Nothing, followed))
             })
         };
         match opened {
-            Ok(kept) => *self.hold() = kept,
+            Ok(held) => *self.hold() = held,
             Err(error) => {
                 tracing::warn!(%error, "the store of the index of streams cannot be opened");
             }
@@ -102,78 +124,124 @@ impl RunStore {
         if !is_large && index.from() == Position::ZERO {
             return false;
         }
-        match self.make() {
-            Ok(Some(following)) => is_large && following.settle(position),
-            Ok(None) => false,
+        let (following, number) = match self.make() {
+            Ok(Some(made)) => made,
+            Ok(None) => return false,
             Err(error) => {
                 tracing::warn!(%error, "the store of the index of streams cannot be made");
-                false
+                return false;
             }
+        };
+        if following.is_parked() && following.follower.retry().is_err() {
+            self.abandon(number, None);
+            return false;
         }
+        let is_settled = is_large && following.settle(position);
+        if following.is_parked() {
+            self.abandon(number, None);
+            return false;
+        }
+        // Nobody has found it wrong meanwhile.
+        is_settled && matches!(*self.hold(), Held::Followed(_, held) if held == number)
     }
 
-    /// What it has, as far as that is known.
-    pub(crate) fn view(&self) -> Option<StoredRuns> {
+    /// What it has, as far as that is known, and which it is.
+    pub(crate) fn view(&self) -> Option<(StoredRuns, StoreNumber)> {
         match &*self.hold() {
-            Kept::Followed(following) => Some(StoredRuns::from(following.reads.snapshot())),
-            Kept::Observed(stored) => Some(stored.clone()),
-            Kept::Nothing | Kept::Ended => None,
+            Held::Followed(following, number) => {
+                Some((StoredRuns::from(following.reads.snapshot()), *number))
+            }
+            Held::Observed(stored, number) => Some((stored.clone(), *number)),
+            Held::Nothing | Held::Leaving | Held::Ended => None,
         }
     }
 
     /// Everything before this position can be found in it; zero where somebody is about to change that.
     pub(crate) fn readable(&self) -> Position {
-        match self.kept.try_lock().as_deref() {
-            Ok(Kept::Followed(following)) => following.reads.snapshot().applied().position,
+        match self.held.try_lock().as_deref() {
+            Ok(Held::Followed(following, _)) => following.reads.snapshot().applied().position,
             _ => Position::ZERO,
         }
     }
 
-    /// Lets go of a store that is not what it should be. Another one is made in its place behind a checkpoint.
-    pub(crate) fn abandon(&self, error: Option<&StoreError>) {
-        let mut kept = self.hold();
-        if matches!(*kept, Kept::Nothing | Kept::Ended) {
+    /// Lets go of a store that is not what it should be, if it is still there. Another one is made in its place behind
+    /// the next snapshot.
+    pub(crate) fn abandon(&self, number: StoreNumber, error: Option<&StoreError>) {
+        let mut held = self.hold();
+        let is_it = match &*held {
+            Held::Followed(_, it) | Held::Observed(_, it) => *it == number,
+            Held::Nothing | Held::Leaving | Held::Ended => false,
+        };
+        if !is_it {
             return;
+        }
+        let abandoned = std::mem::replace(&mut *held, Held::Leaving);
+        drop(held);
+        let left = self.leave(abandoned, error);
+        *self.hold() = left;
+    }
+
+    /// Lets go of a store; returns what is held in its place.
+    fn leave(&self, abandoned: Held, error: Option<&StoreError>) -> Held {
+        if !self.is_owner() {
+            std::mem::forget(abandoned);
+            return Held::Ended;
         }
         tracing::warn!(
             error = error.map(|error| error as &dyn std::error::Error),
             "the store of the index of streams is not what it should be"
         );
-        let abandoned = std::mem::replace(&mut *kept, Kept::Nothing);
-        if !matches!(abandoned, Kept::Followed(_)) {
-            return;
-        }
-        drop(abandoned);
-        if let Err(error) = self.remove() {
-            tracing::warn!(%error, "the store of the index of streams cannot be removed");
+        let Held::Followed(following, _) = abandoned else {
+            return Held::Nothing;
+        };
+        following.follower.discard();
+        drop(following);
+        match self.remove() {
+            Ok(()) => Held::Nothing,
             // Nobody opens it again as it is.
-            *kept = Kept::Ended;
+            Err(error) => {
+                tracing::warn!(%error, "the store of the index of streams cannot be removed");
+                Held::Ended
+            }
         }
     }
 
     /// Ends it with the tenant.
     pub(crate) fn end(&self) {
-        let kept = std::mem::replace(&mut *self.hold(), Kept::Ended);
-        drop(kept);
+        let held = std::mem::replace(&mut *self.hold(), Held::Ended);
+        if self.is_owner() {
+            drop(held);
+        } else {
+            std::mem::forget(held);
+        }
     }
 
     pub(super) const fn filling(&self) -> &Mutex<()> {
         &self.filling
     }
 
-    fn hold(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether this is the process that opened the tenant: the files are those of that one.
+    fn is_owner(&self) -> bool {
+        (self.place.process_id)() == self.owner
     }
 
-    fn make(&self) -> Result<Option<Arc<Following>>, RunStoreError> {
-        let mut kept = self.hold();
-        match &*kept {
-            Kept::Followed(following) => Ok(Some(Arc::clone(following))),
-            Kept::Observed(_) | Kept::Ended => Ok(None),
-            Kept::Nothing => {
-                let following = self.follow()?;
-                *kept = Kept::Followed(Arc::clone(&following));
-                Ok(Some(following))
+    fn next_number(&self) -> StoreNumber {
+        StoreNumber(self.opened.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self) -> Result<Option<(Arc<Following>, StoreNumber)>, RunStoreError> {
+        let mut held = self.hold();
+        match &*held {
+            Held::Followed(following, number) => Ok(Some((Arc::clone(following), *number))),
+            Held::Observed(..) | Held::Leaving | Held::Ended => Ok(None),
+            Held::Nothing => {
+                let (following, number) = (self.follow()?, self.next_number());
+                *held = Held::Followed(Arc::clone(&following), number);
+                Ok(Some((following, number)))
             }
         }
     }
@@ -218,7 +286,10 @@ impl RunStore {
         let path = place.directory.join(STORE_FILE);
         let options = place.options.clone();
         let snapshot = Store::observe(&*place.disk, &path, self.identity(), options)?;
-        if !knows(&place.reader, snapshot.applied()) {
+        // One that a writer has taken further than this reader looks says nothing of its history; what it leads to
+        // is compared.
+        let applied = snapshot.applied();
+        if applied.position <= place.reader.durable() && !knows(&place.reader, applied) {
             return Err(StoreError::Foreign { path }.into());
         }
         Ok(StoredRuns::from(snapshot))
@@ -247,30 +318,33 @@ impl RunStore {
 }
 
 impl Following {
+    fn is_parked(&self) -> bool {
+        matches!(self.follower.status().state, FollowerState::Parked(_))
+    }
+
     /// Whether everything before `position` is durable in what would be opened.
     fn settle(&self, position: Position) -> bool {
+        if self.follower.status().lag() > BEHIND_MAX {
+            return false;
+        }
         let last = Position::new(position.get().saturating_sub(1));
-        let settled =
-            self.follower.wait_for(last, SETTLE_MAX).is_ok() && self.follower.flush().is_ok();
-        let status = self.follower.status();
-        settled
-            && !matches!(
-                status.state,
-                FollowerState::Rebuilding | FollowerState::Parked(_)
-            )
+        let is_there = self.follower.wait_for(last, SETTLE_MAX).is_ok();
+        let is_flushed = is_there && self.follower.flush().is_ok();
+        is_flushed && !matches!(self.follower.status().state, FollowerState::Rebuilding)
     }
 }
 
 impl fmt::Debug for RunStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = match &*self.hold() {
-            Kept::Nothing => "nothing",
-            Kept::Followed(_) => "followed",
-            Kept::Observed(_) => "observed",
-            Kept::Ended => "ended",
+        let held = match &*self.hold() {
+            Held::Nothing => "nothing",
+            Held::Followed(..) => "followed",
+            Held::Observed(..) => "observed",
+            Held::Leaving => "leaving",
+            Held::Ended => "ended",
         };
         f.debug_struct("RunStore")
-            .field("kept", &kept)
+            .field("held", &held)
             .finish_non_exhaustive()
     }
 }

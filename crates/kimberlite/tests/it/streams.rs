@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use kimberlite::{
     Database, DatabaseBuilder, Encryption, Error, ErrorKind, ExpectedVersion, Offset, Position,
-    Record, StreamId, Tenant,
+    PurgeOptions, Record, StreamId, SyncPolicy, Tenant,
 };
-use kimberlite_disk::{Access, Disk as _};
+use kimberlite_disk::{Access, Disk as _, OpenMode, OsDisk};
 use kimberlite_projection::store::{Store, StoreOptions};
 use kimberlite_projection::{STREAM_RUNS_NAME, Table};
 use kimberlite_testkit::{CrashMode, Rng, SimulatedDisk};
@@ -285,8 +285,19 @@ fn a_forged_store_leads_to_no_other_event() {
     let rng = Rng::new(5);
     let disk = SimulatedDisk::new(1);
     let model = written(&disk, Encryption::Off);
+    let purged = {
+        let db = small(&disk, 8).encryption(Encryption::Off).open().unwrap();
+        let tenant = db.tenant("t").unwrap();
+        let stream = tenant.stream("secret").unwrap();
+        let secret = stream.append(ExpectedVersion::Any, &[event("secret")]);
+        let options = PurgeOptions::new(tenant.durable_position()).stream("secret");
+        tenant.purge(&options, &mut |_| ()).unwrap();
+        tenant.checkpoint().unwrap();
+        db.close().unwrap();
+        secret.unwrap().first_position().get()
+    };
     let identity = Store::survey(&disk, &store_path()).unwrap().identity;
-    let check_forged = |what: &str, forge: &dyn Fn(u64) -> Option<u64>| {
+    let check_forged = |what: &str, forge: &dyn Fn(StreamId, u64) -> Option<u64>| {
         let disk = disk.twin();
         let options = StoreOptions::default();
         let mut store = Store::open(&disk, &store_path(), identity, options).unwrap();
@@ -296,7 +307,7 @@ fn a_forged_store_leads_to_no_other_event() {
         assert!(entries.len() > 50, "{}", entries.len());
         let mut write = store.write();
         for (key, position) in entries {
-            match forge(position.get()) {
+            match forge(key.0, position.get()) {
                 Some(position) => RUNS.put(&mut write, key, Position::new(position)).unwrap(),
                 None => RUNS.remove(&mut write, key).unwrap(),
             }
@@ -309,12 +320,26 @@ fn a_forged_store_leads_to_no_other_event() {
             check(&db.tenant("t").unwrap(), &model, &mut rng.clone(), what);
         }
     };
-    check_forged("the next record", &|position| Some(position + 1));
-    check_forged("the first record", &|_| Some(0));
-    check_forged("a session", &|_| Some(1));
-    check_forged("behind the end", &|_| Some(1 << 40));
-    check_forged("nothing", &|_| None);
-    check_forged("every third", &|position| {
+    check_forged("the next record", &|_, position| Some(position + 1));
+    check_forged("the first record", &|_, _| Some(0));
+    check_forged("a session", &|_, _| Some(1));
+    check_forged("behind the end", &|_, _| Some(1 << 40));
+    check_forged("a purged one", &|_, _| Some(purged));
+    let firsts = {
+        let options = StoreOptions::default();
+        let store = Store::open(&disk, &store_path(), identity, options).unwrap();
+        let snapshot = store.snapshot();
+        let entries = RUNS.range(&snapshot, (StreamId::new(Position::ZERO), Offset::ZERO)..);
+        let entries = entries
+            .map(|entry| entry.unwrap())
+            .map(|(key, at)| (key.0, at.get()));
+        entries.rev().collect::<BTreeMap<_, _>>()
+    };
+    check_forged("the first of the stream", &|stream, _| {
+        firsts.get(&stream).copied()
+    });
+    check_forged("nothing", &|_, _| None);
+    check_forged("every third", &|_, position| {
         Some(position).filter(|it| it % 3 > 0)
     });
 }
@@ -377,7 +402,8 @@ fn a_store_that_was_damaged_is_not_used_again() {
 #[test]
 fn a_damaged_log_that_the_store_cannot_stand_in_for_is_told_once() {
     let disk = SimulatedDisk::new(1);
-    let db = small(&disk, 1).open().unwrap();
+    let open = |seed| small(&disk, seed).encryption(Encryption::Off);
+    let db = open(1).open().unwrap();
     let tenant = db.tenant("t").unwrap();
     let mut model = Model::new();
     for n in 0..40 {
@@ -388,6 +414,7 @@ fn a_damaged_log_that_the_store_cannot_stand_in_for_is_told_once() {
         stream.append(ExpectedVersion::Any, &large).unwrap();
     }
     tenant.checkpoint().unwrap();
+    append(&tenant, "s1", 1, &mut model).unwrap();
     db.close().unwrap();
     drop(tenant);
     disk.remove(&store_path()).unwrap();
@@ -397,13 +424,81 @@ fn a_damaged_log_that_the_store_cannot_stand_in_for_is_told_once() {
     contents[4096 + 400..4096 + 900].fill(0xee);
     disk.write_new_atomic(&segment, &contents, Access::Shared)
         .unwrap();
-    let db: Database = small(&disk, 3).read_only(true).open().unwrap();
+    let db = open(3).read_only(true).open().unwrap();
     let tenant = db.tenant("t").unwrap();
     assert!(tenant.open_report().damage.is_empty(), "nobody has looked");
     let stream = tenant.stream("s1").unwrap();
-    assert_eq!(stream.len().unwrap(), 10);
-    let read: Vec<_> = stream.read(..).take(1_000).collect();
-    assert_eq!(read.len(), 1);
-    let error = read.into_iter().find_map(Result::err).unwrap();
+    assert_eq!(stream.len().unwrap(), 11);
+    let mut read: Vec<_> = stream.read(..).take(1_000).collect();
+    assert_eq!(read.len(), 2);
+    // What is in memory is given all the same.
+    assert_eq!(text(read.pop().unwrap()), "s1 10");
+    assert_eq!(stream.read(..).rev().take(1_000).count(), 2);
+    let error = read.pop().unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+/// Reads a stream whose events count up, as far as it is there, from either end.
+fn check_counts(tenant: &Tenant, name: &str) -> u64 {
+    let stream = tenant.stream(name).unwrap();
+    let len = stream.len().unwrap();
+    let found = stream.read(..len).map(text);
+    let count = found
+        .zip(0..)
+        .all(|(found, n)| found == format!("{name} {n}"));
+    assert!(count, "{name}");
+    let last = stream.read(..len).next_back().map(text);
+    assert_eq!(last, len.checked_sub(1).map(|n| format!("{name} {n}")));
+    len
+}
+
+#[test]
+fn threads_append_and_read_while_the_store_comes_along_and_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let names = ["a", "b", "c"];
+    for round in 0..4_u64 {
+        let db = Database::builder(directory.path())
+            .sync_policy(SyncPolicy::OnFlush)
+            .snapshot_growth_min(0)
+            .stream_runs_max(32)
+            .open()
+            .unwrap();
+        let tenant = db.tenant("t").unwrap();
+        let before = names.map(|name| check_counts(&tenant, name));
+        assert!(before.iter().all(|len| *len == 400 * round), "{before:?}");
+        std::thread::scope(|scope| {
+            for name in names {
+                let (writer, reader) = (tenant.clone(), tenant.clone());
+                scope.spawn(move || {
+                    let stream = writer.stream(name).unwrap();
+                    for n in 400 * round..400 * (round + 1) {
+                        let text = [event(&format!("{name} {n}"))];
+                        stream.append(ExpectedVersion::Any, &text).unwrap();
+                        if n % 100 == 99 {
+                            writer.checkpoint().unwrap();
+                        }
+                    }
+                });
+                scope.spawn(move || {
+                    while check_counts(&reader, name) < 400 * (round + 1) {
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            let path = directory.path().join("tenants/t/projections");
+            let path = path.join(STREAM_RUNS_NAME).join("store");
+            scope.spawn(move || {
+                for page in 2..6 {
+                    if let Ok(file) = OsDisk::new().open(&path, OpenMode::ReadWrite) {
+                        file.write_all_at(&[&[0xee; 64][..]], page * 4096).unwrap();
+                    }
+                    std::thread::yield_now();
+                }
+            });
+        });
+        drop(tenant);
+        db.close().unwrap();
+    }
+    let path = directory.path().join("tenants/t/projections");
+    assert!(path.join(STREAM_RUNS_NAME).join("store").exists());
 }
