@@ -36,6 +36,7 @@ mod page_writer;
 mod pages;
 mod sealing;
 mod space;
+mod spare;
 mod superblock;
 mod transaction;
 mod tree;
@@ -354,6 +355,7 @@ impl Store {
             mapped: options.mapped,
             opener: opener.as_ref(),
             damage: &damage,
+            spare: &Arc::default(),
         };
         let pages = Pages::new(Arc::clone(&file), count, access)?;
         let (space, space_run) = match newest {

@@ -49,6 +49,7 @@ impl Store {
             mapped: false,
             opener: self.opener.as_ref(),
             damage: &self.damage,
+            spare: version.pages.spare(),
         };
         let pages = Pages::new(file, version.pages.count(), access)?;
         let mut walk = Walk {

@@ -308,6 +308,7 @@ impl Store {
                 mapped: self.mapped,
                 opener: self.opener.as_ref(),
                 damage: &self.damage,
+                spare: newest.pages.spare(),
             };
             let mut pages = Pages::new(file, superblock.page_count, access)?;
             pages.know_from(&newest.pages);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::node::build::{Part, write};
 use super::node::{Layout, Slot};
 use super::page::{Checksum, Page, PageId, PageRef};
+use super::spare::{NodePage, SparePages};
 
 /// Stands where the reference to a child will be once that has a page.
 pub(crate) const NO_PAGE: PageRef = PageRef {
@@ -26,12 +27,15 @@ pub(crate) enum Child {
 /// A node that was committed and not written. Never changes; versions of the store share it.
 #[derive(Debug)]
 pub(crate) struct MemoryNode {
-    pub(crate) page: Box<Page>,
+    pub(crate) page: NodePage,
     pub(crate) layout: Layout,
     /// The commit that made it.
     pub(crate) commit: u64,
     links: Links,
 }
+
+/// The commit that makes a node, and what becomes of its page.
+pub(crate) type Origin<'a> = (u64, &'a Arc<SparePages>);
 
 #[derive(Debug)]
 enum Links {
@@ -120,33 +124,42 @@ impl FromIterator<Option<Arc<MemoryNode>>> for Children {
 
 impl MemoryNode {
     /// Makes a leaf. `values` are those of entries that hold a reference to no page, in order.
-    pub(crate) fn leaf(commit: u64, parts: &[Part<'_>], values: Box<[(usize, Bytes)]>) -> Self {
-        Self::of_parts(commit, write(0, parts), Links::Values(values))
+    pub(crate) fn leaf(
+        origin: Origin<'_>,
+        parts: &[Part<'_>],
+        values: Box<[(usize, Bytes)]>,
+    ) -> Self {
+        Self::of_parts(origin, write(0, parts), Links::Values(values))
     }
 
     /// Makes a branch. `children` says of each entry whether it is in memory.
-    pub(crate) fn branch(commit: u64, level: u8, parts: &[Part<'_>], children: Children) -> Self {
+    pub(crate) fn branch(
+        origin: Origin<'_>,
+        level: u8,
+        parts: &[Part<'_>],
+        children: Children,
+    ) -> Self {
         assert_eq!(parts.len(), children.count, "every child has an entry");
         assert!(level > 0, "leaves have no children");
-        Self::of_parts(commit, write(level, parts), Links::Children(children))
+        Self::of_parts(origin, write(level, parts), Links::Children(children))
     }
 
     /// Makes a leaf of a page that holds all of its values.
-    pub(crate) fn of_page(commit: u64, page: Box<Page>) -> Self {
-        Self::of_parts(commit, page, Links::Values(Box::default()))
+    pub(crate) fn of_page(origin: Origin<'_>, page: Box<Page>) -> Self {
+        Self::of_parts(origin, page, Links::Values(Box::default()))
     }
 
     /// Makes a branch of a page, which holds the places of those children that are not in memory.
-    pub(crate) fn branch_of_page(commit: u64, page: Box<Page>, children: Children) -> Self {
+    pub(crate) fn branch_of_page(origin: Origin<'_>, page: Box<Page>, children: Children) -> Self {
         let count = children.count;
-        let branch = Self::of_parts(commit, page, Links::Children(children));
+        let branch = Self::of_parts(origin, page, Links::Children(children));
         assert_eq!(branch.layout.count, count, "every child has an entry");
         branch
     }
 
     /// Makes a branch that is `page` but for some of its children.
     pub(crate) fn with_children(
-        commit: u64,
+        origin: Origin<'_>,
         mut page: Box<Page>,
         (layout, children): (&Layout, &Children),
         new: Vec<(usize, Child)>,
@@ -164,7 +177,7 @@ impl MemoryNode {
             (index, node)
         });
         let children = children.with(new.collect());
-        Self::branch_of_page(commit, page, children)
+        Self::branch_of_page(origin, page, children)
     }
 
     /// The branch as it is once nodes were written: in the place of those of its children there are the pages that
@@ -188,8 +201,8 @@ impl MemoryNode {
         }
         let place = (&self.layout, children);
         Some(Self::with_children(
-            self.commit,
-            self.page.clone(),
+            (self.commit, self.page.spare()),
+            Box::new(*self.page),
             place,
             new,
         ))
@@ -216,10 +229,11 @@ impl MemoryNode {
         }
     }
 
-    fn of_parts(commit: u64, page: Box<Page>, links: Links) -> Self {
+    fn of_parts(origin: Origin<'_>, page: Box<Page>, links: Links) -> Self {
         let layout = Layout::read(&page).expect("what was written can be read");
+        let (commit, spare) = origin;
         Self {
-            page,
+            page: NodePage::new(page, spare),
             layout,
             commit,
             links,

@@ -111,7 +111,7 @@ impl<'a> PageWriter<'a> {
 
     /// Writes what a node points to in memory; returns its page with where that is.
     fn linked(&mut self, node: &Arc<MemoryNode>) -> Result<Box<Page>, StoreError> {
-        let mut page = node.page.clone();
+        let mut page = Box::new(*node.page);
         for index in 0..node.layout.count {
             let Some(at) = node.layout.value_at(&page, index) else {
                 continue;

@@ -17,6 +17,7 @@ use super::memory::MemoryNode;
 use super::node::Layout;
 use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef};
 use super::sealing::{Kind, Opener};
+use super::spare::SparePages;
 
 const WORD_BITS: usize = 64;
 const NOT_AS_THE_PARENT_SAYS: &str = "is not what its parent says";
@@ -31,6 +32,7 @@ pub(crate) struct Pages {
     opener: Option<Arc<Opener>>,
     /// Is set when a page is found damaged.
     damage: Arc<AtomicBool>,
+    spare: Arc<SparePages>,
 }
 
 /// How pages come into memory.
@@ -41,6 +43,8 @@ pub(crate) struct Access<'a> {
     pub(crate) mapped: bool,
     pub(crate) opener: Option<&'a Arc<Opener>>,
     pub(crate) damage: &'a Arc<AtomicBool>,
+    /// Pages for nodes in memory.
+    pub(crate) spare: &'a Arc<SparePages>,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,7 @@ impl Pages {
             way,
             opener: access.opener.cloned(),
             damage: Arc::clone(access.damage),
+            spare: Arc::clone(access.spare),
         })
     }
 
@@ -112,6 +117,10 @@ impl Pages {
                 word.store(known.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
+    }
+
+    pub(crate) const fn spare(&self) -> &Arc<SparePages> {
+        &self.spare
     }
 
     pub(crate) const fn count(&self) -> u32 {

@@ -13,7 +13,7 @@ use bumpalo::Bump;
 use bytes::Bytes;
 
 use super::error::StoreError;
-use super::memory::{Child, Children, MemoryNode, NO_PAGE};
+use super::memory::{Child, Children, MemoryNode, NO_PAGE, Origin};
 use super::node::Slot;
 use super::node::build::{Cell, Fill, Part, cut, separator};
 use super::node::edit::{Edit, Edits, edited};
@@ -291,6 +291,10 @@ impl<'s> Editor<'_, 's> {
         Ok((outcome, is_short))
     }
 
+    const fn origin(&self) -> Origin<'_> {
+        (self.moment.commit, self.pages.spare())
+    }
+
     /// Notes that a node is no longer part of the tree.
     fn gone(&mut self, child: &Child) {
         match child {
@@ -403,7 +407,8 @@ impl<'s> Editor<'_, 's> {
             return Some(Outcome::Same);
         }
         let (keys, values) = (&keys[..], &values[..]);
-        let edited = edited(page, layout, Edits { keys, values })?;
+        let blank = || self.pages.spare().take();
+        let edited = edited((page, layout), Edits { keys, values }, blank)?;
         for edit in keys {
             self.tally.removed += u64::from(edit.replaces);
             self.tally.added += u64::from(edit.new.is_some());
@@ -413,7 +418,7 @@ impl<'s> Editor<'_, 's> {
                 self.tally.runs.push(run);
             }
         }
-        let leaf = MemoryNode::of_page(self.moment.commit, edited);
+        let leaf = MemoryNode::of_page(self.origin(), edited);
         self.tally.memory_bytes += leaf.memory_bytes();
         Some(Outcome::One(Arc::new(leaf)))
     }
@@ -440,7 +445,7 @@ impl<'s> Editor<'_, 's> {
                 };
                 Some((index, value.clone()))
             });
-            let node = MemoryNode::leaf(self.moment.commit, parts, pending.collect());
+            let node = MemoryNode::leaf(self.origin(), parts, pending.collect());
             let first = parts.first().map_or(&[][..], |part| part.key);
             let separator = before.map_or(&[][..], |before| separator(before, first));
             before = parts.last().map(|part| part.key);
@@ -542,12 +547,13 @@ impl<'s> Editor<'_, 's> {
             }
         }
         let (keys, values) = (&keys[..], &values[..]);
-        let page = edited(page, layout, Edits { keys, values })?;
+        let blank = || self.pages.spare().take();
+        let page = edited((page, layout), Edits { keys, values }, blank)?;
         let children = match node.handle {
             Handle::Memory(node) => node.children().map(|children| children.with(new)),
             Handle::Mapped(_) | Handle::Copied(_) => Some(Children::none(layout.count).with(new)),
         };
-        let branch = MemoryNode::branch_of_page(self.moment.commit, page, children?);
+        let branch = MemoryNode::branch_of_page(self.origin(), page, children?);
         self.tally.memory_bytes += branch.memory_bytes();
         Some(Arc::new(branch))
     }
@@ -601,8 +607,8 @@ impl<'s> Editor<'_, 's> {
                     Child::Stored(_) => None,
                     Child::Memory(node) => Some(Arc::clone(node)),
                 });
-                let (commit, parts) = (self.moment.commit, part_of(&parts, &run));
-                let node = MemoryNode::branch(commit, level, parts, children.collect());
+                let parts = part_of(&parts, &run);
+                let node = MemoryNode::branch(self.origin(), level, parts, children.collect());
                 let separator = pieces.first().map_or(&[][..], |piece| piece.separator);
                 self.piece(separator, node)
             })
