@@ -244,17 +244,7 @@ fn bench_replay(criterion: &mut Criterion) {
         .map(|stream| {
             let effect = apply_committed(&mut state, append(*stream, session));
             let slot: Slot = *effect.expect("the stream exists").slot();
-            ReplayedFrame {
-                kind: RecordKind::Event,
-                slot,
-                name: None,
-                checkpoint_size: None,
-                log_id: None,
-                retention: None,
-                erasure: None,
-                generation: None,
-                keyed: None,
-            }
+            ReplayedFrame::new(RecordKind::Event, slot)
         })
         .collect();
     let mut group = criterion.benchmark_group("replay");

@@ -109,6 +109,18 @@ fn room(state: &State, count: u32, time: Timestamp) -> Result<Room, Rejection> {
     })
 }
 
+/// Checks that one more may join `count` others.
+fn check_one_more(what: Limit, count: usize, maximum: usize) -> Result<(), Rejection> {
+    if count < maximum {
+        return Ok(());
+    }
+    Err(Rejection::LimitReached {
+        what,
+        wanted: count as u64 + 1,
+        maximum: maximum as u64,
+    })
+}
+
 /// Takes the room: from here on its records are part of the log.
 fn take(state: &mut State, after: Position, time: Timestamp) {
     debug_assert!(after > state.next_position, "a command has records");

@@ -38,6 +38,23 @@ pub struct ReplayedFrame {
     pub keyed: Option<KeyedAppend>,
 }
 
+impl ReplayedFrame {
+    /// A frame that says nothing but where it stands.
+    pub const fn new(kind: RecordKind, slot: Slot) -> Self {
+        Self {
+            kind,
+            slot,
+            name: None,
+            checkpoint_size: None,
+            log_id: None,
+            retention: None,
+            erasure: None,
+            generation: None,
+            keyed: None,
+        }
+    }
+}
+
 /// Why a frame does not fit the state that the frames before it give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {

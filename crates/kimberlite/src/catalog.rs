@@ -117,25 +117,19 @@ pub(crate) fn replayed(frame: &FrameView) -> Result<ReplayedFrame, Error> {
     let kind = header
         .kind
         .ok_or_else(|| unreadable("watermark", position))?;
+    let slot = Slot {
+        position,
+        count: u32::from(header.count),
+        stream: header.stream,
+        offset: header.base_offset,
+        session: header.session,
+        first_counter: header.first_counter,
+        time: header.time,
+    };
+    // What a rotation holds is for a later version to say: a writer of this one goes no further.
     let mut replayed = ReplayedFrame {
-        kind,
-        slot: Slot {
-            position,
-            count: u32::from(header.count),
-            stream: header.stream,
-            offset: header.base_offset,
-            session: header.session,
-            first_counter: header.first_counter,
-            time: header.time,
-        },
-        name: None,
-        checkpoint_size: None,
-        log_id: None,
-        retention: None,
-        erasure: None,
-        // What a rotation holds is for a later version to say: a writer of this one goes no further.
-        generation: None,
         keyed: frame.keyed(),
+        ..ReplayedFrame::new(kind, slot)
     };
     let payload = || {
         let record = frame.record(position);

@@ -265,19 +265,10 @@ impl Group {
             first_counter: slot.first_counter,
         };
         self.frames.push((frame, placement));
-        let (checkpoint_size, log_id, retention) = (None, None, None);
-        let (erasure, generation) = (None, None);
+        // Readers have no use for more.
         self.replayed.push(ReplayedFrame {
-            kind,
-            slot,
             name,
-            checkpoint_size,
-            log_id,
-            retention,
-            erasure,
-            generation,
-            // Readers have no use for it.
-            keyed: None,
+            ..ReplayedFrame::new(kind, slot)
         });
     }
 }

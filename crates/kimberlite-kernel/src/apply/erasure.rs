@@ -61,14 +61,7 @@ fn check_shred(state: &State, scope: Scope) -> Result<(), Rejection> {
 
 /// Checks that one more shred may be pending beside `count` others.
 fn check_shreds(count: usize) -> Result<(), Rejection> {
-    if count < SHREDS_MAX {
-        return Ok(());
-    }
-    Err(Rejection::LimitReached {
-        what: Limit::Shreds,
-        wanted: count as u64 + 1,
-        maximum: SHREDS_MAX as u64,
-    })
+    super::check_one_more(Limit::Shreds, count, SHREDS_MAX)
 }
 
 #[cfg(test)]

@@ -120,14 +120,7 @@ fn check_purge(
 
 /// Checks that one more hold may join `count` others.
 fn check_holds(count: usize) -> Result<(), Rejection> {
-    if count < HOLDS_MAX {
-        return Ok(());
-    }
-    Err(Rejection::LimitReached {
-        what: Limit::Holds,
-        wanted: count as u64 + 1,
-        maximum: HOLDS_MAX as u64,
-    })
+    super::check_one_more(Limit::Holds, count, HOLDS_MAX)
 }
 
 #[cfg(test)]

@@ -39,14 +39,7 @@ pub(super) fn apply(
 
 /// Checks that one more stream may join `count` others.
 fn check_streams(count: usize) -> Result<(), Rejection> {
-    if count < STREAMS_MAX {
-        return Ok(());
-    }
-    Err(Rejection::LimitReached {
-        what: Limit::Streams,
-        wanted: count as u64 + 1,
-        maximum: STREAMS_MAX as u64,
-    })
+    super::check_one_more(Limit::Streams, count, STREAMS_MAX)
 }
 
 #[cfg(test)]

@@ -10,17 +10,7 @@ use crate::{ErasureAct, Generation, ReplayError, ReplayedFrame, RetentionAct, Sc
 
 /// The frame that a command leaves in the log.
 pub(super) fn frame_of(command: &Command, effect: &Effect) -> ReplayedFrame {
-    let frame = ReplayedFrame {
-        kind: RecordKind::Recovery,
-        slot: *effect.slot(),
-        name: None,
-        checkpoint_size: None,
-        log_id: None,
-        retention: None,
-        erasure: None,
-        generation: None,
-        keyed: None,
-    };
+    let frame = ReplayedFrame::new(RecordKind::Recovery, *effect.slot());
     match *command {
         Command::Genesis { log_id, .. } => ReplayedFrame {
             kind: RecordKind::Genesis,

@@ -327,18 +327,11 @@ fn a_frame_is_replayed_without_an_allocation() {
         };
         let slot = *written.apply(command).unwrap().slot();
         frames.push(ReplayedFrame {
-            kind: RecordKind::Event,
-            slot,
-            name: None,
-            checkpoint_size: None,
-            log_id: None,
-            retention: None,
-            erasure: None,
-            generation: None,
             keyed: idempotency.map(|idempotency| KeyedAppend {
                 idempotency,
                 count: slot.count,
             }),
+            ..ReplayedFrame::new(RecordKind::Event, slot)
         });
     }
     // The map of keys was made for those that it holds: it grows once more.
