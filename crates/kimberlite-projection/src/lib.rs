@@ -71,9 +71,10 @@ pub use runner::{
     RunnerHandle, RunnerOptions, WaitError,
 };
 pub use source::{BatchSize, ReadBatch, Source, SourceError};
-pub use store_target::{Reads, STORE_FILE, STORE_NEW_FILE, StoreTarget};
+pub use store_target::{Reads, STORE_FILE, STORE_NEW_FILE, StoreTarget, remove_stores};
 pub use stream_index::{
-    Frames, Part, Run, Runs, STREAM_RUNS_NAME, SnapshotError, StoredRuns, StreamIndex, StreamRuns,
+    Frames, Part, Run, Runs, STREAM_RUNS_NAME, STREAM_RUNS_VERSION, SnapshotError, StoredRuns,
+    StreamIndex, StreamRuns,
 };
 pub use table::{FixedBytes, Key, Scan, Stored, Table};
 pub use target::{Target, TargetError};

@@ -69,22 +69,8 @@ impl Runner {
         }
     }
 
-    /// Has `target` follow the log of `source` for as long as the [`Follower`] is there.
-    ///
-    /// # Errors
-    ///
-    /// [`FollowError::NameTaken`] when a target of this name follows that log already.
-    pub fn follow(
-        &self,
-        followers: &Arc<Followers>,
-        named: Named,
-        source: Arc<dyn Source>,
-        target: Box<dyn Target>,
-    ) -> Result<Follower, FollowError> {
-        self.handle().follow(followers, named, source, target)
-    }
-
-    /// A handle that does not keep it from ending: what follows a log then stands still.
+    /// A handle, through which projections are run. It does not keep the runner from ending: what follows a log then stands
+    /// still.
     pub fn handle(&self) -> RunnerHandle {
         RunnerHandle {
             pool: Arc::clone(&self.pool),
@@ -107,11 +93,11 @@ pub struct RunnerHandle {
 }
 
 impl RunnerHandle {
-    /// As [`Runner::follow`], with the same errors.
+    /// Has `target` follow the log of `source` for as long as the [`Follower`] is there.
     ///
     /// # Errors
     ///
-    /// [`FollowError::NameTaken`].
+    /// [`FollowError::NameTaken`] when a target of this name follows that log already.
     pub fn follow(
         &self,
         followers: &Arc<Followers>,

@@ -268,6 +268,18 @@ fn begin(
     Store::create(disk, &path, identity, options.clone())
 }
 
+/// Removes what a projection has stored in `directory`, whose target is gone, durably.
+///
+/// # Errors
+///
+/// Errors of the disk.
+pub fn remove_stores(disk: &dyn Disk, directory: &Path) -> Result<(), StoreError> {
+    for name in [STORE_FILE, STORE_NEW_FILE] {
+        remove_if_there(disk, &directory.join(name))?;
+    }
+    Ok(disk.sync_dir(directory)?)
+}
+
 fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     match disk.remove(path) {
         Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),

@@ -32,7 +32,7 @@ use crate::{FrameRun, FrameSummary, IndexError};
 pub use part::Part;
 pub use runs::{Run, Runs};
 pub use snapshot::SnapshotError;
-pub use stored::{Frames, STREAM_RUNS_NAME, StoredRuns, StreamRuns};
+pub use stored::{Frames, STREAM_RUNS_NAME, STREAM_RUNS_VERSION, StoredRuns, StreamRuns};
 
 /// Parts that are kept apart, beside one that was filled from the log; where a store does not come along, the
 /// last one grows.

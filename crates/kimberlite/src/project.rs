@@ -382,7 +382,7 @@ impl TenantInner {
             name: name.to_owned(),
             version,
         };
-        let runner = &self.database.runner;
+        let runner = self.database.runner.handle();
         let follower = runner.follow(&self.followers, named, source, Box::new(target));
         Ok(Followed {
             name: name.to_owned(),

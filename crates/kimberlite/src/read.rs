@@ -252,21 +252,18 @@ impl RecordIter {
         end: End,
     ) -> Result<Option<Position>, Error> {
         loop {
-            if let Some(position) = self.runs_at(end).find(offset, end) {
-                if self.is_at(position, stream, offset) {
-                    return Ok(Some(position));
-                }
-            } else {
+            let mut found = self.runs_at(end).find(offset, end);
+            if found.is_none() {
                 let (runs, of) = self.tenant.runs(&RunsWanted {
                     stream,
                     offsets: self.next..self.end,
                     end,
                 })?;
                 *self.runs_at(end) = HeldRuns { runs, of };
-                let found = self.runs_at(end).find(offset, end);
-                if found.is_some_and(|position| self.is_at(position, stream, offset)) {
-                    return Ok(found);
-                }
+                found = self.runs_at(end).find(offset, end);
+            }
+            if found.is_some_and(|position| self.is_at(position, stream, offset)) {
+                return Ok(found);
             }
             let Some(which) = self.runs_at(end).of else {
                 return self.lost(offset);

@@ -190,7 +190,9 @@ fn follow_after(
     };
     let source = Arc::clone(log) as Arc<dyn Source>;
     let followers = Arc::new(Followers::new());
-    let follower = runner.follow(&followers, named, source, Box::new(target));
+    let follower = runner
+        .handle()
+        .follow(&followers, named, source, Box::new(target));
     Followed {
         projection,
         reads,

@@ -16,6 +16,9 @@ use crate::table::Table;
 /// What the projection of the runs of streams is called: no other one can be called so.
 pub const STREAM_RUNS_NAME: &str = "_streams";
 
+/// Its version.
+pub const STREAM_RUNS_VERSION: u32 = 1;
+
 /// Where the run of a stream that begins at this offset begins in the log.
 const RUNS: Table<(StreamId, Offset), Position> = Table::new(1);
 
@@ -69,7 +72,7 @@ impl<F: Frames> Projection for StreamRuns<F> {
     }
 
     fn version(&self) -> u32 {
-        1
+        STREAM_RUNS_VERSION
     }
 
     fn apply(&self, batch: &Batch<'_>, write: &mut WriteTransaction<'_>) -> Result<(), ApplyError> {

@@ -1,19 +1,20 @@
 //! The store of the runs that are not in memory.
 //!
-//! It is made once there are enough of them, in the background, behind a checkpoint: a small tenant has none. A
+//! It is made once there are enough of them, in the background, when a snapshot is made: a small tenant has none. A
 //! snapshot leaves out the runs that were durable in it before.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use kimberlite_disk::{Disk, DiskError};
 use kimberlite_projection::store::{Identity, Store, StoreError, StoreOptions};
 use kimberlite_projection::{
-    FollowError, Follower, FollowerState, Followers, Named, Projection as _, Reads, RunnerHandle,
-    STORE_FILE, STORE_NEW_FILE, STREAM_RUNS_NAME, StoreTarget, StoredRuns, StreamIndex, StreamRuns,
+    FollowError, Follower, FollowerState, Followers, Named, Reads, RunnerHandle, STORE_FILE,
+    STORE_NEW_FILE, STREAM_RUNS_NAME, STREAM_RUNS_VERSION, Source as _, StoreTarget, StoredRuns,
+    StreamIndex, StreamRuns, remove_stores,
 };
 use kimberlite_storage::LogReader;
 use kimberlite_types::Position;
@@ -158,8 +159,13 @@ impl RunStore {
 
     /// Everything before this position can be found in it; zero where somebody is about to change that.
     pub(crate) fn readable(&self) -> Position {
-        match self.held.try_lock().as_deref() {
-            Ok(Held::Followed(following, _)) => following.reads.snapshot().applied().position,
+        let held = match self.held.try_lock() {
+            Ok(held) => held,
+            Err(TryLockError::Poisoned(held)) => held.into_inner(),
+            Err(TryLockError::WouldBlock) => return Position::ZERO,
+        };
+        match &*held {
+            Held::Followed(following, _) => following.reads.snapshot().applied().position,
             _ => Position::ZERO,
         }
     }
@@ -196,7 +202,7 @@ impl RunStore {
         };
         following.follower.discard();
         drop(following);
-        match self.remove() {
+        match remove_stores(&*self.place.disk, &self.place.directory) {
             Ok(()) => Held::Nothing,
             // Nobody opens it again as it is.
             Err(error) => {
@@ -256,19 +262,17 @@ impl RunStore {
 
     fn follow(&self) -> Result<Arc<Following>, RunStoreError> {
         let place = &self.place;
-        let source = HeaderSource {
-            reader: place.reader.clone(),
-        };
+        let source = self.source();
         let projection = Arc::new(StreamRuns::new(source.clone()));
         let named = Named {
             name: STREAM_RUNS_NAME.to_owned(),
-            version: projection.version(),
+            version: STREAM_RUNS_VERSION,
         };
         place.disk.create_dir_all(&place.directory)?;
         let target = StoreTarget::open(
             Arc::clone(&place.disk),
             &place.directory,
-            (Arc::clone(&projection), self.identity()),
+            (projection, self.identity()),
             place.options.clone(),
             &|applied| knows(&place.reader, applied),
         )?;
@@ -295,25 +299,23 @@ impl RunStore {
         Ok(StoredRuns::from(snapshot))
     }
 
-    fn identity(&self) -> Identity {
-        let projection = StreamRuns::new(HeaderSource {
+    fn source(&self) -> HeaderSource {
+        HeaderSource {
             reader: self.place.reader.clone(),
-        });
-        let log_id = self.place.reader.log_id();
-        Identity::new(log_id, projection.name(), projection.version())
+        }
     }
 
-    fn remove(&self) -> Result<(), DiskError> {
-        let RunPlace {
-            disk, directory, ..
-        } = &self.place;
-        for name in [STORE_FILE, STORE_NEW_FILE] {
-            match disk.remove(&directory.join(name)) {
-                Ok(()) | Err(DiskError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
+    fn identity(&self) -> Identity {
+        self.source()
+            .identity(STREAM_RUNS_NAME, STREAM_RUNS_VERSION)
+    }
+
+    /// Has it take in the log without a flush.
+    #[cfg(test)]
+    pub(super) fn take_in(&self, position: Position) {
+        if let Held::Followed(following, _) = &*self.hold() {
+            following.follower.wait_for(position, SETTLE_MAX).unwrap();
         }
-        disk.sync_dir(directory)
     }
 }
 

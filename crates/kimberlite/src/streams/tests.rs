@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use kimberlite_testkit::{CrashMode, SimulatedDisk};
 
-use crate::{Database, DatabaseBuilder, Error, Event, ExpectedVersion, Tenant};
+use crate::{Database, DatabaseBuilder, Error, Event, ExpectedVersion, Position, Tenant};
 
 fn small(disk: &SimulatedDisk) -> DatabaseBuilder {
     Database::builder("/db")
@@ -44,13 +44,33 @@ fn a_forked_process_leaves_the_store_alone() {
     append(&tenant, 40).unwrap();
     tenant.checkpoint().unwrap();
     append(&tenant, 8).unwrap();
+    // Taken in, and not flushed.
+    let last = Position::new(tenant.durable_position().get() - 1);
+    tenant.inner().shown.runs().take_in(last);
     assert!(is_stored(&disk));
+    assert_eq!(read(&tenant), 48);
+    PROCESS.store(8, Ordering::Relaxed);
+    let ops = disk.ops();
+    drop((tenant, db));
+    assert_eq!(disk.ops(), ops);
+    assert!(is_stored(&disk));
+}
+
+#[test]
+fn a_forked_process_that_is_misled_removes_nothing() {
+    static PROCESS: AtomicU32 = AtomicU32::new(7);
+    let disk = SimulatedDisk::new(1);
+    let builder = small(&disk).process_id(|| PROCESS.load(Ordering::Relaxed));
+    let db = builder.open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    append(&tenant, 40).unwrap();
+    tenant.checkpoint().unwrap();
+    append(&tenant, 8).unwrap();
     PROCESS.store(8, Ordering::Relaxed);
     let ops = disk.ops();
     let (_, number) = tenant.inner().shown.runs().view().unwrap();
     tenant.inner().misled(number);
     assert_eq!(read(&tenant), 48);
-    drop((tenant, db));
     assert_eq!(disk.ops(), ops);
     assert!(is_stored(&disk));
 }
