@@ -79,7 +79,7 @@ fn put_store(place: &Path, keys: &[[u8; 8]], batch: usize, options: StoreOptions
     }
     store.flush().unwrap();
     let rate = keys.len() as f64 / started.elapsed().as_secs_f64();
-    assert_eq!(store.snapshot().entries(), keys.len() as u64);
+    assert_eq!(store.verify().unwrap().entries, keys.len() as u64);
     rate
 }
 

@@ -5,9 +5,9 @@
 //! never change, wait for nobody and keep nobody waiting.
 //!
 //! A commit changes any number of entries at once, together with the position of the log up to which
-//! they were derived. It goes to memory and is seen by the next snapshot. A flush writes all that was
-//! committed since the last one. What a crash takes is derived again from the log, so nothing is written
-//! twice and no commit waits for the disk.
+//! they were derived. It is kept in memory and is seen by the next snapshot. A flush applies all that was
+//! committed since the last one to the tree, in one go. What a crash takes is derived again from the log, so nothing is
+//! written twice and no commit waits for the disk.
 //!
 //! With a [`StoreKey`] the pages are encrypted, each by itself, and decrypted into a bounded cache.
 //!
@@ -18,7 +18,7 @@
 use core::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use kimberlite_crypto::{StoreIdentity, internal_hash};
 use kimberlite_disk::{Access, Disk, DiskError, DiskFile, MemoryFile, OpenMode, directory_of};
@@ -29,14 +29,14 @@ mod check;
 mod cursor;
 mod error;
 mod flush;
-mod memory;
+mod nearest;
 mod node;
 mod page;
 mod page_writer;
 mod pages;
+mod recent;
 mod sealing;
 mod space;
-mod spare;
 mod superblock;
 mod transaction;
 mod tree;
@@ -57,10 +57,11 @@ use self::cache::PageCache;
 use self::flush::UnderWay;
 use self::page::{PAGE_BYTES, Page, PageId, RunRef};
 use self::pages::{Access as PageAccess, Pages};
+use self::recent::{Recent, Run};
 use self::sealing::{Kind, Opener, Sealer};
-use self::space::{Age, FIRST_PAGE, Space};
+use self::space::{FIRST_PAGE, Space};
 use self::superblock::Superblock;
-use self::tree::{Change, Moment, Root, Search, Tally};
+use self::tree::{Root, Tally};
 
 /// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -163,11 +164,30 @@ impl Default for StoreOptions {
 /// A state of the store that never changes.
 #[derive(Debug)]
 struct Version {
+    /// The tree in the file.
     root: Option<Root>,
+    /// Entries of the tree.
     entries: u64,
+    /// What was committed behind it.
+    recent: Recent,
     applied: Applied,
-    age: Age,
+    /// Commits before it.
+    commit: u64,
+    /// Flushes before it: the one that wrote the tree is the last of them.
+    flush: u64,
     pages: Arc<Pages>,
+}
+
+impl Version {
+    /// How many entries the tree has that comes of this one's.
+    fn entries_with(&self, root: Option<&Root>, tally: &Tally) -> Result<u64, StoreError> {
+        let entries = self.entries.checked_add(tally.added);
+        // Who can write checksums can count wrong.
+        entries
+            .and_then(|entries| entries.checked_sub(tally.removed))
+            .filter(|entries| root.is_some() == (*entries > 0))
+            .ok_or_else(|| self.pages.damaged(PageId::new(0), "counts other entries"))
+    }
 }
 
 #[derive(Debug)]
@@ -194,14 +214,12 @@ pub struct Store {
     /// Whether somebody has found a page damaged.
     damage: Arc<AtomicBool>,
     shared: Arc<Shared>,
-    /// Versions that may still be read, oldest first.
-    read: Vec<(Age, Weak<Version>)>,
+    /// Versions that may still be read, oldest first, with the flushes before each.
+    read: Vec<(u64, Weak<Version>)>,
     space: Arc<Mutex<Space>>,
     space_run: Option<RunRef>,
     /// Commits that are durable.
     durable: u64,
-    /// Bytes of memory that was committed and is not being flushed.
-    pending_bytes: usize,
     under_way: Option<UnderWay>,
     is_poisoned: bool,
     /// The process that opened it.
@@ -355,7 +373,6 @@ impl Store {
             mapped: options.mapped,
             opener: opener.as_ref(),
             damage: &damage,
-            spare: &Arc::default(),
         };
         let pages = Pages::new(Arc::clone(&file), count, access)?;
         let (space, space_run) = match newest {
@@ -370,13 +387,12 @@ impl Store {
             chain: ChainHash::new([0; 32]),
         };
         let version = Arc::new(Version {
-            root: newest.as_ref().and_then(root_of),
+            root: newest.as_ref().and_then(Root::of),
             entries: newest.map_or(0, |superblock| superblock.entries),
+            recent: Recent::default(),
             applied: newest.map_or(nothing, |superblock| superblock.applied),
-            age: Age {
-                commit: 1,
-                flush: newest.map_or(0, |superblock| superblock.flush),
-            },
+            commit: 1,
+            flush: newest.map_or(0, |superblock| superblock.flush),
             pages: Arc::new(pages),
         });
         Ok(Self {
@@ -387,14 +403,13 @@ impl Store {
             opener,
             sealer,
             damage,
-            read: vec![(version.age, Arc::downgrade(&version))],
+            read: vec![(version.flush, Arc::downgrade(&version))],
             shared: Arc::new(Shared {
                 current: RwLock::new(version),
             }),
             space: Arc::new(Mutex::new(space)),
             space_run,
             durable: u64::from(newest.is_some()),
-            pending_bytes: 0,
             under_way: None,
             is_poisoned: false,
             process: std::process::id(),
@@ -432,16 +447,7 @@ impl Store {
 
     /// Bytes of memory that hold what was committed since the last flush, with what is being flushed.
     pub fn pending_bytes(&self) -> usize {
-        self.pending_bytes + self.flushing_bytes()
-    }
-
-    /// Those of them that a flush which is under way is of.
-    pub fn flushing_bytes(&self) -> usize {
-        self.under_way.as_ref().map_or(0, |it| it.bytes)
-    }
-
-    fn space(&self) -> MutexGuard<'_, Space> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.current().recent.bytes_from(0)
     }
 
     /// Begins a commit.
@@ -463,7 +469,7 @@ impl Store {
         Ok(())
     }
 
-    fn commit(&mut self, changes: &[Change<'_>], applied: Applied) -> Result<(), StoreError> {
+    fn commit(&mut self, run: Run, applied: Applied) -> Result<(), StoreError> {
         self.check_usable()?;
         let before = self.shared.current();
         if applied.position < before.applied.position {
@@ -472,48 +478,20 @@ impl Store {
                 found: applied.position.get(),
             });
         }
-        let mut tally = Tally::default();
-        let commit = before.age.commit + 1;
-        let moment = Moment {
-            commit,
-            flushing: self.under_way.as_ref().map(|it| it.version.age.commit),
-        };
-        let root = if changes.is_empty() {
-            before.root.clone()
+        // Those that are being written stay apart, as they go when that has ended.
+        let kept = self.under_way.as_ref().map_or(0, |it| it.runs);
+        let recent = if run.is_empty() {
+            before.recent.clone()
         } else {
-            let place = (&*before.pages, moment);
-            tree::apply(place, before.root.as_ref(), changes, &mut tally)?
+            before.recent.with(run, kept)
         };
-        // Who can write checksums can count wrong, and point twice to a page or to one that is free.
-        let entries = before.entries.checked_add(tally.added);
-        let entries = entries
-            .and_then(|entries| entries.checked_sub(tally.removed))
-            .filter(|entries| root.is_some() == (*entries > 0))
-            .ok_or_else(|| before.pages.damaged(PageId::new(0), "counts other entries"))?;
-        let nodes = tally.nodes.iter().map(|page| (*page, 1));
-        let runs = tally.runs.iter().map(|run| (run.first, run.pages()));
-        let mut space = self.space();
-        let refused = nodes
-            .chain(runs)
-            .find(|(first, pages)| !space.give(*first, *pages, commit));
-        drop(space);
-        if let Some((first, _)) = refused {
-            self.is_poisoned = true;
-            return Err(before.pages.damaged(first, "is used and not taken"));
-        }
-        if let Some(under_way) = &mut self.under_way {
-            under_way.note(core::mem::take(&mut tally.replaced), commit);
-        }
-        self.pending_bytes += tally.memory_bytes;
-        self.pending_bytes = self.pending_bytes.saturating_sub(tally.memory_bytes_freed);
         self.publish(Version {
-            root,
-            entries,
+            root: before.root,
+            entries: before.entries,
+            recent,
             applied,
-            age: Age {
-                commit,
-                ..before.age
-            },
+            commit: before.commit + 1,
+            flush: before.flush,
             pages: Arc::clone(&before.pages),
         });
         Ok(())
@@ -522,7 +500,7 @@ impl Store {
     fn publish(&mut self, version: Version) {
         let version = Arc::new(version);
         self.read.retain(|(_, version)| version.strong_count() > 0);
-        self.read.push((version.age, Arc::downgrade(&version)));
+        self.read.push((version.flush, Arc::downgrade(&version)));
         let mut current = self
             .shared
             .current
@@ -539,17 +517,10 @@ impl fmt::Debug for Store {
         f.debug_struct("Store")
             .field("path", &self.file.path())
             .field("applied", &self.applied())
-            .field("pages", &self.space().count())
+            .field("recent", &self.shared.current().recent.len())
             .field("is_poisoned", &self.is_poisoned)
             .finish_non_exhaustive()
     }
-}
-
-fn root_of(superblock: &Superblock) -> Option<Root> {
-    superblock.root.map(|(place, level)| Root {
-        child: memory::Child::Stored(place),
-        level,
-    })
 }
 
 /// Reads which pages are taken.
@@ -609,8 +580,17 @@ impl Snapshot {
     ///
     /// [`StoreError::Damaged`], and errors of the disk.
     pub fn find(&self, key: &[u8]) -> Result<Option<Value<'_>>, StoreError> {
-        match &self.version.root {
-            Some(root) => tree::find(&self.version.pages, root, key),
+        let Version {
+            recent,
+            root,
+            pages,
+            ..
+        } = &*self.version;
+        if let Some(held) = recent.find(key) {
+            return Ok(held.value());
+        }
+        match root {
+            Some(root) => tree::find(pages, root, key),
             None => Ok(None),
         }
     }
@@ -626,23 +606,7 @@ impl Snapshot {
         key: &[u8],
         beginning: &[u8],
     ) -> Result<Option<Nearest<'_>>, StoreError> {
-        let Some(root) = &self.version.root else {
-            return Ok(None);
-        };
-        match tree::find_nearest(&self.version.pages, root, (key, beginning))? {
-            Search::Found(nearest) => return Ok(Some(nearest)),
-            Search::Nothing => return Ok(None),
-            Search::Behind => {}
-        }
-        let mut cursor = Cursor::new(&self.version.pages, Some(root));
-        cursor.seek(key)?;
-        let entry = cursor.next_entry()?;
-        let entry = entry.filter(|entry| entry.key.starts_with(beginning));
-        Ok(entry.map(|entry| Nearest {
-            key: entry.key.to_vec(),
-            value: entry.value,
-            follows_another: false,
-        }))
+        nearest::find(&self.version, key, beginning)
     }
 
     /// A cursor, before the first entry whose key is `key` or above.
@@ -651,7 +615,7 @@ impl Snapshot {
     ///
     /// As for [`find`](Self::find).
     pub fn cursor_at(&self, key: &[u8]) -> Result<Cursor<'_>, StoreError> {
-        let mut cursor = Cursor::new(&self.version.pages, self.version.root.as_ref());
+        let mut cursor = Cursor::new(&self.version);
         cursor.seek(key)?;
         Ok(cursor)
     }
@@ -662,7 +626,7 @@ impl Snapshot {
     ///
     /// As for [`find`](Self::find).
     pub fn cursor(&self) -> Result<Cursor<'_>, StoreError> {
-        let mut cursor = Cursor::new(&self.version.pages, self.version.root.as_ref());
+        let mut cursor = Cursor::new(&self.version);
         cursor.seek_first()?;
         Ok(cursor)
     }
@@ -670,10 +634,5 @@ impl Snapshot {
     /// How much of the log was taken in.
     pub fn applied(&self) -> Applied {
         self.version.applied
-    }
-
-    /// How many entries there are.
-    pub fn entries(&self) -> u64 {
-        self.version.entries
     }
 }

@@ -123,7 +123,7 @@ impl Task {
     }
 
     /// Makes durable what was taken in, if it is worth that, while more may be taken in.
-    pub(super) fn flush_if_due(&self) {
+    pub(super) fn flush_if_due(self: &Arc<Self>) {
         if !self.is_unflushed() {
             return;
         }
@@ -143,13 +143,13 @@ impl Task {
     }
 
     /// Makes durable what was taken in. One that stands still goes on to do so.
-    pub(super) fn flush(&self) -> Result<(), Parked> {
+    pub(super) fn flush(self: &Arc<Self>) -> Result<(), Parked> {
         self.act(Work::flush, Afterwards::AsBefore)
     }
 
     /// Does something with the work between two steps, unless it is gone.
     fn act(
-        &self,
+        self: &Arc<Self>,
         act: impl FnOnce(&mut Work) -> Result<(), TargetError>,
         afterwards: Afterwards,
     ) -> Result<(), Parked> {
@@ -169,7 +169,13 @@ impl Task {
             }
             Err(error) => {
                 let stopped = Arc::new(Stopped::from(error));
-                self.tell(work, Some(Arc::clone(&stopped)));
+                // What is damaged is rebuilt by the next step.
+                let is_damaged = work.is_damaged();
+                self.tell(work, (!is_damaged).then(|| Arc::clone(&stopped)));
+                drop(held);
+                if is_damaged {
+                    self.hasten();
+                }
                 Err(Parked(stopped))
             }
         }

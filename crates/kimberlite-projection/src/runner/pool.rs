@@ -12,10 +12,10 @@ use crate::errand::Errand;
 use crate::store::Flush;
 
 /// How long what is new in a busy log is left to become more.
-const TICK: Duration = Duration::from_millis(3);
+const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks without anything new after which nobody looks any more until somebody is noticed.
-const QUIET_TICKS: u32 = 17;
+const QUIET_TICKS: u32 = 50;
 
 /// What a thread may do that somebody else needs, who does it himself where none has begun.
 pub(super) trait Beside: Send + Sync {

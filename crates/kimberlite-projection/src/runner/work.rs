@@ -111,6 +111,10 @@ impl Work {
         self.target.readable()
     }
 
+    pub(super) fn is_damaged(&self) -> bool {
+        self.target.is_damaged()
+    }
+
     pub(super) fn is_rebuilding(&self) -> bool {
         self.target.is_rebuilding()
     }

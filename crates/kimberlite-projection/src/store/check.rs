@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::cache::PageCache;
 use super::error::StoreError;
-use super::memory::Child;
+use super::flush::lock;
 use super::node::Slot;
 use super::page::{PageId, RunRef};
-use super::pages::{Access, Handle, Pages};
+use super::pages::{Access, Pages};
 use super::sealing::Kind;
 use super::tree::{Node, Root};
 use super::{Store, Version};
@@ -20,7 +20,7 @@ const CACHE_PAGES: usize = 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreSize {
-    /// Entries.
+    /// Entries that were flushed.
     pub entries: u64,
     /// Pages of the file that hold them.
     pub used_pages: u64,
@@ -33,8 +33,8 @@ pub struct StoreSize {
 }
 
 impl Store {
-    /// Reads all of the newest state that was committed, from the disk where it was flushed, and checks
-    /// each page and how they fit together.
+    /// Reads all of the newest state that was flushed, from the disk, and checks each page and how they fit together. What
+    /// was committed since is in memory, and is not looked at.
     ///
     /// # Errors
     ///
@@ -49,13 +49,12 @@ impl Store {
             mapped: false,
             opener: self.opener.as_ref(),
             damage: &self.damage,
-            spare: version.pages.spare(),
         };
         let pages = Pages::new(file, version.pages.count(), access)?;
         let mut walk = Walk {
             pages: &pages,
             store: self,
-            seen: vec![false; PageId::new(self.space().count()).index()],
+            seen: vec![false; PageId::new(lock(&self.space).count()).index()],
             entries: 0,
             last: None,
         };
@@ -78,9 +77,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn root(&mut self, root: &Root) -> Result<(), StoreError> {
         let node = Node::root(self.pages, root)?;
-        if let Child::Stored(place) = &root.child {
-            self.note(place.page, 1)?;
-        }
+        self.note(root.place.page, 1)?;
         if !node.layout.is_leaf() && node.layout.count < 2 {
             return Err(self.wrong("is a root with one child"));
         }
@@ -106,11 +103,7 @@ impl Walk<'_> {
             return Err(self.wrong("has keys that belong elsewhere"));
         }
         for index in 0..node.layout.count {
-            let is_in_memory = matches!(
-                node.handle,
-                Handle::Memory(memory) if memory.memory_child(index).is_some()
-            );
-            if !is_in_memory && let Some(place) = node.layout.child(page, index) {
+            if let Some(place) = node.layout.child(page, index) {
                 self.note(place.page, 1)?;
             }
             let child = node.child(self.pages, index)?;
@@ -131,12 +124,7 @@ impl Walk<'_> {
             }
             self.last = Some(key);
             self.entries += 1;
-            let is_pending = matches!(
-                node.handle,
-                Handle::Memory(memory) if memory.pending_value(index).is_some()
-            );
-            if !is_pending && let Some(Slot::Run(run)) = node.layout.slot(node.handle.page(), index)
-            {
+            if let Some(Slot::Run(run)) = node.layout.slot(node.handle.page(), index) {
                 self.run(run)?;
             }
         }
@@ -151,7 +139,7 @@ impl Walk<'_> {
     /// Notes pages that something points to.
     fn note(&mut self, first: PageId, pages: u32) -> Result<(), StoreError> {
         for page in first.get()..first.get().saturating_add(pages) {
-            if !self.store.space().is_run_taken(PageId::new(page), 1) {
+            if !lock(&self.store.space).is_run_taken(PageId::new(page), 1) {
                 let page = PageId::new(page);
                 return Err(self.pages.damaged(page, "is used and not taken"));
             }
@@ -174,7 +162,7 @@ impl Walk<'_> {
         if let Some(run) = self.store.space_run {
             self.note(run.first, run.pages())?;
         }
-        let space = self.store.space();
+        let space = lock(&self.store.space);
         let taken = (0..space.count())
             .filter(|page| space.is_taken(*page))
             .count();

@@ -1,27 +1,37 @@
-//! Goes through a version of the store in the order of keys, both ways.
+//! Goes through a version of the store in the order of keys, both ways: through its tree and what was committed behind
+//! that, of which the newest change of a key counts.
 
+use core::cmp::Ordering;
+
+use super::Version;
 use super::error::StoreError;
-use super::pages::Pages;
-use super::tree::{Node, Root};
+use super::recent::{RunCursor, RunPlace};
+use super::tree::TreeCursor;
 use super::value::Value;
+
+/// Where a cursor goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    Forward,
+    Backward,
+}
+
+impl Way {
+    /// Whether a key comes before another one on the way, by how it compares to that.
+    fn is_sooner(self, order: Ordering) -> bool {
+        match self {
+            Self::Forward => order.is_lt(),
+            Self::Backward => order.is_gt(),
+        }
+    }
+}
 
 /// A place between two entries of a snapshot, or before the first or behind the last.
 #[derive(Debug)]
 pub struct Cursor<'s> {
-    pages: &'s Pages,
-    root: Option<&'s Root>,
-    /// From the root down to a leaf; empty when there is no entry, or nothing was looked for yet.
-    path: Vec<Step<'s>>,
-    key: Vec<u8>,
-    /// Whether the leaf is the one that `key` was put together from.
-    is_prefix_kept: bool,
-}
-
-#[derive(Debug)]
-struct Step<'s> {
-    node: Node<'s>,
-    /// The child that the path goes through; in a leaf, how many entries are before the cursor.
-    index: usize,
+    tree: TreeCursor<'s>,
+    /// The newest first.
+    runs: Vec<RunCursor<'s>>,
 }
 
 /// An entry that a cursor stands beside.
@@ -34,13 +44,10 @@ pub struct Entry<'c, 's> {
 }
 
 impl<'s> Cursor<'s> {
-    pub(crate) fn new(pages: &'s Pages, root: Option<&'s Root>) -> Self {
+    pub(super) fn new(version: &'s Version) -> Self {
         Self {
-            pages,
-            root,
-            path: Vec::new(),
-            key: Vec::new(),
-            is_prefix_kept: false,
+            tree: TreeCursor::new(&version.pages, version.root.as_ref()),
+            runs: version.recent.newest_first().map(RunCursor::new).collect(),
         }
     }
 
@@ -50,14 +57,10 @@ impl<'s> Cursor<'s> {
     ///
     /// [`StoreError::Damaged`], and errors of the disk.
     pub fn seek(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        self.descend(|node| {
-            let page = node.handle.page();
-            if node.layout.is_leaf() {
-                node.layout.lower_bound(page, key).0
-            } else {
-                node.layout.child_index(page, key)
-            }
-        })
+        for run in &mut self.runs {
+            run.seek(key);
+        }
+        self.tree.seek(key)
     }
 
     /// Goes before the first entry.
@@ -66,7 +69,10 @@ impl<'s> Cursor<'s> {
     ///
     /// As for [`seek`](Self::seek).
     pub fn seek_first(&mut self) -> Result<(), StoreError> {
-        self.descend(|_| 0)
+        for run in &mut self.runs {
+            run.seek_first();
+        }
+        self.tree.seek_first()
     }
 
     /// Goes behind the last entry.
@@ -75,31 +81,10 @@ impl<'s> Cursor<'s> {
     ///
     /// As for [`seek`](Self::seek).
     pub fn seek_last(&mut self) -> Result<(), StoreError> {
-        self.descend(last_index)
-    }
-
-    fn descend(&mut self, index_in: impl Fn(&Node<'s>) -> usize) -> Result<(), StoreError> {
-        self.path.clear();
-        self.is_prefix_kept = false;
-        let Some(root) = self.root else {
-            return Ok(());
-        };
-        let node = Node::root(self.pages, root)?;
-        let index = index_in(&node);
-        self.path.push(Step { node, index });
-        self.down(index_in)
-    }
-
-    /// Goes on from the end of the path down to a leaf.
-    fn down(&mut self, index_in: impl Fn(&Node<'s>) -> usize) -> Result<(), StoreError> {
-        while let Some(step) = self.path.last()
-            && !step.node.layout.is_leaf()
-        {
-            let node = step.node.child(self.pages, step.index)?;
-            let index = index_in(&node);
-            self.path.push(Step { node, index });
+        for run in &mut self.runs {
+            run.seek_last();
         }
-        Ok(())
+        self.tree.seek_last()
     }
 
     /// Passes the next entry and returns it.
@@ -108,19 +93,7 @@ impl<'s> Cursor<'s> {
     ///
     /// As for [`seek`](Self::seek).
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_, 's>>, StoreError> {
-        loop {
-            let Some(leaf) = self.path.last_mut() else {
-                return Ok(None);
-            };
-            if leaf.index < leaf.node.layout.count {
-                let index = leaf.index;
-                leaf.index += 1;
-                return self.entry(index).map(Some);
-            }
-            if !self.pass_to_next_leaf()? {
-                return Ok(None);
-            }
-        }
+        self.pass(Way::Forward)
     }
 
     /// Passes the entry before and returns it.
@@ -129,82 +102,48 @@ impl<'s> Cursor<'s> {
     ///
     /// As for [`seek`](Self::seek).
     pub fn previous_entry(&mut self) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        self.pass(Way::Backward)
+    }
+
+    fn pass(&mut self, way: Way) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        if self.runs.is_empty() {
+            return self.tree.pass(way);
+        }
         loop {
-            let Some(leaf) = self.path.last_mut() else {
-                return Ok(None);
+            let Some(place) = self.nearest(way) else {
+                return self.tree.pass(way);
             };
-            if let Some(index) = leaf.index.checked_sub(1) {
-                leaf.index = index;
-                return self.entry(index).map(Some);
+            let order = self.tree.key(way)?.map(|key| key.cmp(place.key()));
+            if order.is_some_and(|order| way.is_sooner(order)) {
+                return self.tree.pass(way);
             }
-            if !self.pass_to_previous_leaf()? {
-                return Ok(None);
+            if order.is_some_and(Ordering::is_eq) {
+                self.tree.pass(way)?;
+            }
+            for run in &mut self.runs {
+                if run
+                    .beside(way)
+                    .is_some_and(|other| other.compare(&place).is_eq())
+                {
+                    run.pass(way);
+                }
+            }
+            if let Some(value) = place.held().value() {
+                let key = place.key();
+                return Ok(Some(Entry { key, value }));
             }
         }
     }
 
-    /// Goes before the first entry of the next leaf; stays where it is when there is none.
-    fn pass_to_next_leaf(&mut self) -> Result<bool, StoreError> {
-        let has_next = |step: &Step<'_>| step.index + 1 < step.node.layout.count;
-        let above = self.path.len().saturating_sub(1);
-        let Some(at) = self.path.iter().take(above).rposition(has_next) else {
-            return Ok(false);
-        };
-        self.path.truncate(at + 1);
-        if let Some(step) = self.path.last_mut() {
-            step.index += 1;
-        }
-        self.is_prefix_kept = false;
-        self.down(|_| 0)?;
-        Ok(true)
-    }
-
-    /// Goes behind the last entry of the leaf before; stays where it is when there is none.
-    fn pass_to_previous_leaf(&mut self) -> Result<bool, StoreError> {
-        let above = self.path.len().saturating_sub(1);
-        let Some(at) = self
-            .path
-            .iter()
-            .take(above)
-            .rposition(|step| step.index > 0)
-        else {
-            return Ok(false);
-        };
-        self.path.truncate(at + 1);
-        if let Some(step) = self.path.last_mut() {
-            step.index -= 1;
-        }
-        self.is_prefix_kept = false;
-        self.down(last_index)?;
-        Ok(true)
-    }
-
-    fn entry(&mut self, index: usize) -> Result<Entry<'_, 's>, StoreError> {
-        let step = self.path.last().expect("an entry is in a leaf");
-        let (page, layout) = (step.node.handle.page(), &step.node.layout);
-        let prefix = layout.prefix(page);
-        if self.is_prefix_kept {
-            self.key.truncate(prefix.len());
-        } else {
-            self.key.clear();
-            self.key.extend_from_slice(prefix);
-            self.is_prefix_kept = true;
-        }
-        let suffix = layout.suffix(page, index).unwrap_or_default();
-        self.key.extend_from_slice(suffix);
-        let value = step.node.value(self.pages, index)?;
-        Ok(Entry {
-            key: &self.key,
-            value,
+    /// The entry of the runs that comes next on the way, the newest one of its key.
+    fn nearest(&self, way: Way) -> Option<RunPlace<'s>> {
+        let beside = self.runs.iter().filter_map(|run| run.beside(way));
+        beside.reduce(|nearest, place| {
+            if way.is_sooner(place.compare(&nearest)) {
+                place
+            } else {
+                nearest
+            }
         })
-    }
-}
-
-/// Behind the last entry of a leaf, at the last child of a branch.
-fn last_index(node: &Node<'_>) -> usize {
-    if node.layout.is_leaf() {
-        node.layout.count
-    } else {
-        node.layout.count - 1
     }
 }

@@ -2,34 +2,33 @@
 //!
 //! A flush writes one version, which never changes:
 //!
-//! 1. Nodes and long values go to pages that nothing points to, children before their parents. A crash
-//!    leaves the older superblock, and what it points to as it was.
-//! 2. So does the map of the pages that the version points to, as a long value. What commits behind the version
-//!    have given back meanwhile is among these, and stays.
-//! 3. Sync: all that the new superblock will point to is durable.
+//! 1. What was committed behind the last flush is put together and applied to the tree: the nodes that this
+//!    changes, and long values, go to pages that nothing points to, children before their parents. A crash leaves the
+//!    older superblock, and what it points to as it was.
+//! 2. So does the map of the pages that the new superblock will point to, as a long value.
+//! 3. Sync: all of that is durable.
 //! 4. The new superblock goes over the one before the last. A crash leaves it torn, which shows, and
 //!    the last one counts.
-//! 5. Sync: the new superblock counts, and what was given back before the version may be taken.
-//! 6. The store ends the flush: what the newest version has of the nodes that were written, it has in the file from
-//!    then on. What commits have replaced meanwhile was written for nobody but the superblock, and its pages
-//!    are given back, as by those commits. A crash before that leaves what it does behind 5.
+//! 5. Sync: the new superblock counts, and the pages that nothing points to any more may be taken.
+//! 6. The store ends the flush: the newest version has the tree that was written, and in memory what was committed since.
+//!    A crash before that leaves what it does behind 5.
 //!
 //! Steps 1 to 5 are done on any thread by whoever [`run`](Flush::run)s the flush, the sixth by the owner of the store.
 //!
 //! * **Invariant:** one flush of a store is under way at most, and none when its writer is gone.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kimberlite_disk::{DiskError, DiskFile};
 
 use super::error::StoreError;
-use super::memory::MemoryNode;
-use super::page::{PageId, PageRef, RunRef};
-use super::page_writer::{PageWriter, Written};
+use super::page::PageId;
+use super::page_writer::PageWriter;
 use super::pages::{Access as PageAccess, Pages};
 use super::sealing::Sealer;
-use super::space::{Age, PageMap, Space};
+use super::space::{PageMap, Space};
 use super::superblock::Superblock;
+use super::tree::{Change, Root, Tally};
 use super::{Identity, Store, Version, tree};
 use crate::errand::Errand;
 
@@ -50,8 +49,14 @@ impl Flush {
 /// What came of a flush.
 struct Ran {
     sealer: Option<Sealer>,
-    written: Written,
-    outcome: Result<Superblock, Failed>,
+    outcome: Result<Written, Failed>,
+}
+
+/// A version that was written.
+struct Written {
+    superblock: Superblock,
+    /// What is no longer part of the tree.
+    tally: Tally,
 }
 
 /// Why a flush failed.
@@ -68,67 +73,77 @@ struct Writing {
     identity: Identity,
     version: Arc<Version>,
     space: Arc<Mutex<Space>>,
+    /// The pages that the superblock before points to, but for its map.
     map: PageMap,
     sealer: Option<Sealer>,
 }
 
 impl Writing {
-    fn run(self) -> Ran {
-        let Self {
-            file,
-            identity,
-            version,
-            space,
-            map,
-            mut sealer,
-        } = self;
-        let pages = (&*space, map);
-        let flush = version.age.flush + 1;
-        let mut writer = PageWriter::new(&*file, &version.pages, pages, sealer.as_mut(), flush);
-        let pointers = write_pages(&mut writer, &version);
-        let (written, taken) = writer.into_written();
-        let superblock = pointers.map(|(root, space_run)| {
-            let superblock = Superblock {
-                flush,
-                identity,
-                page_count: space.lock().unwrap_or_else(PoisonError::into_inner).count(),
-                applied: version.applied,
-                entries: version.entries,
-                root,
-                space: space_run,
-                code: None,
-            };
-            match &sealer {
-                Some(sealer) => superblock.with_code(sealer.key()),
-                None => superblock,
+    fn run(mut self) -> Ran {
+        let mut sealer = self.sealer.take();
+        let version = Arc::clone(&self.version);
+        let (file, space) = (Arc::clone(&self.file), Arc::clone(&self.space));
+        let flush = version.flush + 1;
+        let mut writer = PageWriter::new(&*file, &version.pages, &space, sealer.as_mut(), flush);
+        let written = self.write_pages(&mut writer);
+        let taken = writer.into_taken();
+        let written = written.map(|(mut superblock, tally)| {
+            if let Some(sealer) = &sealer {
+                superblock = superblock.with_code(sealer.key());
             }
+            Written { superblock, tally }
         });
-        let outcome = superblock
+        let outcome = written
             .map_err(|error| Failed::Before(error, taken))
-            .and_then(|superblock| {
-                write_superblock(&*file, &superblock).map_err(Failed::Unknown)?;
-                Ok(superblock)
+            .and_then(|written| {
+                write_superblock(&*file, &written.superblock).map_err(Failed::Unknown)?;
+                Ok(written)
             });
-        Ran {
-            sealer,
-            written,
-            outcome,
+        Ran { sealer, outcome }
+    }
+
+    /// Writes the tree with what was committed, and then the map of pages; returns the superblock that says so.
+    fn write_pages(self, writer: &mut PageWriter<'_>) -> Result<(Superblock, Tally), StoreError> {
+        let Self {
+            version, mut map, ..
+        } = self;
+        let mut tally = Tally::default();
+        let mut root = version.root;
+        if !version.recent.is_empty() {
+            let run = version.recent.to_run();
+            let changes: Vec<Change<'_>> = run.iter().collect();
+            root = tree::apply(
+                (&version.pages, writer),
+                root.as_ref(),
+                &changes,
+                &mut tally,
+            )?;
         }
+        let entries = version.entries_with(root.as_ref(), &tally)?;
+        for (first, pages) in tally.pages() {
+            // Who can write checksums can point twice to a page, or to one that is free.
+            if !map.remove(first, pages) {
+                return Err(version.pages.damaged(first, "is used and not taken"));
+            }
+        }
+        let space_run = writer.write_space(map)?;
+        writer.finish()?;
+        let superblock = Superblock {
+            flush: version.flush + 1,
+            identity: self.identity,
+            page_count: lock(&self.space).count(),
+            applied: version.applied,
+            entries,
+            root: root.map(|root| (root.place, root.level)),
+            space: space_run,
+            code: None,
+        };
+        Ok((superblock, tally))
     }
 }
 
-/// Where the root is, with its level, and the map of pages.
-type Pointers = (Option<(PageRef, u8)>, RunRef);
-
-/// Writes the nodes of a version and then the map of pages.
-fn write_pages(writer: &mut PageWriter<'_>, version: &Version) -> Result<Pointers, StoreError> {
-    let root = match &version.root {
-        Some(root) => Some((writer.write_child(&root.child)?, root.level)),
-        None => None,
-    };
-    let space = writer.write_space()?;
-    writer.finish()?;
-    Ok((root, space))
+pub(super) fn lock(space: &Mutex<Space>) -> MutexGuard<'_, Space> {
+    space.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write_superblock(file: &dyn DiskFile, superblock: &Superblock) -> Result<(), StoreError> {
@@ -143,19 +158,10 @@ fn write_superblock(file: &dyn DiskFile, superblock: &Superblock) -> Result<(), 
 /// What a store keeps of a flush that it began and has not ended.
 pub(crate) struct UnderWay {
     flush: Flush,
-    pub(crate) version: Arc<Version>,
-    /// Nodes of that version that a commit has replaced since, with that commit.
-    replaced: Vec<(Arc<MemoryNode>, u64)>,
-    /// Bytes of memory that the version alone holds, or holds too.
-    pub(crate) bytes: usize,
-}
-
-impl UnderWay {
-    /// Notes what a commit has replaced.
-    pub(crate) fn note(&mut self, nodes: Vec<Arc<MemoryNode>>, commit: u64) {
-        let nodes = nodes.into_iter().map(|node| (node, commit));
-        self.replaced.extend(nodes);
-    }
+    /// Commits that will be durable.
+    commit: u64,
+    /// How many of the runs are being written, the oldest ones.
+    pub(crate) runs: usize,
 }
 
 impl Store {
@@ -187,25 +193,30 @@ impl Store {
             return Ok(Some(under_way.flush.clone()));
         }
         let version = self.shared.current();
-        if version.age.commit == self.durable {
+        if version.commit == self.durable {
             return Ok(None);
         }
         self.check_sealer()?;
-        let read: Vec<Age> = self
+        let read: Vec<u64> = self
             .read
             .iter()
             .filter(|(_, version)| version.strong_count() > 0)
-            .map(|(age, _)| *age)
+            .map(|(flush, _)| *flush)
             .collect();
-        let before = self.space_run.map(|run| (run.first, run.pages()));
-        let mut space = self.space();
-        space.release(self.durable, &read);
-        let map = space.map(before);
+        let mut space = lock(&self.space);
+        space.release(version.flush, &read);
+        let mut map = space.map();
         drop(space);
+        if let Some(before) = self.space_run
+            && !map.remove(before.first, before.pages())
+        {
+            return Err(version.pages.damaged(before.first, "is used and not taken"));
+        }
+        let (commit, runs) = (version.commit, version.recent.len());
         let writing = Writing {
             file: Arc::clone(&self.file),
             identity: self.identity,
-            version: Arc::clone(&version),
+            version,
             space: Arc::clone(&self.space),
             map,
             sealer: self.sealer.take(),
@@ -215,9 +226,8 @@ impl Store {
         };
         self.under_way = Some(UnderWay {
             flush: flush.clone(),
-            version,
-            replaced: Vec::new(),
-            bytes: core::mem::take(&mut self.pending_bytes),
+            commit,
+            runs,
         });
         Ok(Some(flush))
     }
@@ -252,11 +262,10 @@ impl Store {
             Some(ran) => {
                 self.sealer = ran.sealer;
                 match ran.outcome {
-                    Ok(superblock) => self.flushed(&under_way, &ran.written, &superblock),
+                    Ok(written) => self.flushed(&under_way, &written),
                     Err(Failed::Unknown(error)) => Err(error),
                     Err(Failed::Before(error, taken)) => {
-                        self.space().untake(&taken);
-                        self.pending_bytes += under_way.bytes;
+                        lock(&self.space).untake(&taken);
                         self.is_poisoned |=
                             !matches!(error, StoreError::Disk(DiskError::Full { .. }));
                         return Err(error);
@@ -290,15 +299,11 @@ impl Store {
         Ok(())
     }
 
-    fn flushed(
-        &mut self,
-        under_way: &UnderWay,
-        written: &Written,
-        superblock: &Superblock,
-    ) -> Result<(), StoreError> {
-        self.durable = under_way.version.age.commit;
+    fn flushed(&mut self, under_way: &UnderWay, written: &Written) -> Result<(), StoreError> {
+        let Written { superblock, tally } = written;
+        self.durable = under_way.commit;
         let newest = self.shared.current();
-        self.give_written(under_way, written, superblock)?;
+        self.give_back(superblock, tally);
         let pages = if superblock.page_count == newest.pages.count() {
             Arc::clone(&newest.pages)
         } else {
@@ -308,62 +313,35 @@ impl Store {
                 mapped: self.mapped,
                 opener: self.opener.as_ref(),
                 damage: &self.damage,
-                spare: newest.pages.spare(),
             };
             let mut pages = Pages::new(file, superblock.page_count, access)?;
             pages.know_from(&newest.pages);
             Arc::new(pages)
         };
         self.publish(Version {
-            root: newest
-                .root
-                .as_ref()
-                .map(|root| tree::settled(root, written)),
-            entries: newest.entries,
+            root: Root::of(superblock),
+            entries: superblock.entries,
+            recent: newest.recent.without_first(under_way.runs),
             applied: newest.applied,
-            age: Age {
-                commit: newest.age.commit,
-                flush: superblock.flush,
-            },
+            commit: newest.commit,
+            flush: superblock.flush,
             pages,
         });
         Ok(())
     }
 
-    /// Gives back what the last superblock alone pointed to, and what this one does.
-    fn give_written(
-        &mut self,
-        under_way: &UnderWay,
-        written: &Written,
-        superblock: &Superblock,
-    ) -> Result<(), StoreError> {
+    /// Gives back what the superblock before pointed to and this one does not.
+    fn give_back(&mut self, superblock: &Superblock, tally: &Tally) {
+        let flush = superblock.flush;
         let before = self.space_run.replace(superblock.space);
-        let mut space = self.space();
-        let mut wrong = None;
-        if let Some(before) = before
-            && !space.give_unread(before.first, before.pages(), self.durable)
-        {
-            wrong = Some(before.first);
-        }
-        for (node, commit) in &under_way.replaced {
-            let node_page = written.place_of(node).map(|place| (place.page, 1));
-            let runs = written.runs_of(node).iter();
-            let runs = runs.map(|run| (run.first, run.pages()));
-            for (first, pages) in node_page.into_iter().chain(runs) {
-                // No version that anybody reads points to it: they have the node itself.
-                if !space.give_unread(first, pages, *commit) {
-                    wrong = Some(first);
-                }
-            }
-        }
+        let mut space = lock(&self.space);
+        let is_given = before
+            .is_none_or(|before| space.give_unread(before.first, before.pages(), flush))
+            && tally
+                .pages()
+                .all(|(first, pages)| space.give(first, pages, flush));
         drop(space);
-        match wrong {
-            None => Ok(()),
-            Some(page) => {
-                let what = "is used for other things too";
-                Err(under_way.version.pages.damaged(page, what))
-            }
-        }
+        assert!(is_given, "what is given back was in the map of pages");
     }
 }
 

@@ -1,14 +1,12 @@
-//! Writes pages, and keeps what it wrote where.
+//! Writes pages to places that nothing points to.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use kimberlite_crypto::InternalHasher;
 use kimberlite_disk::DiskFile;
 
 use super::error::StoreError;
-use super::memory::{Child, MemoryNode};
 use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef, pages_of};
 use super::pages::Pages;
 use super::sealing::{Kind, Sealer};
@@ -17,41 +15,17 @@ use super::space::{PageMap, Space};
 /// Pages that are written at once.
 const BATCH_PAGES: usize = 256;
 
-/// Where a flush put the nodes of a version. They are told apart by their addresses, which stay theirs for as long
-/// as the version is held.
-#[derive(Debug, Default)]
-pub(crate) struct Written {
-    nodes: HashMap<usize, PageRef>,
-    /// The long values of those leaves that had some in memory.
-    runs: HashMap<usize, Vec<RunRef>>,
-}
-
-impl Written {
-    /// The page of a node, if it was written.
-    pub(crate) fn place_of(&self, node: &Arc<MemoryNode>) -> Option<PageRef> {
-        self.nodes.get(&address(node)).copied()
-    }
-
-    /// The pages of the long values that were written with a leaf.
-    pub(crate) fn runs_of(&self, node: &Arc<MemoryNode>) -> &[RunRef] {
-        self.runs.get(&address(node)).map_or(&[], Vec::as_slice)
-    }
-}
-
-fn address(node: &Arc<MemoryNode>) -> usize {
-    Arc::as_ptr(node).addr()
-}
+/// Pages after which whoever waits for the processor has it: a flush takes long, and what is committed beside it should
+/// not wait for that.
+const YIELD_PAGES: usize = 32;
 
 /// Writes pages, those that follow each other at once.
 pub(crate) struct PageWriter<'a> {
     file: &'a dyn DiskFile,
     pages: &'a Pages,
     space: &'a Mutex<Space>,
-    /// The pages that what is written points to.
-    map: PageMap,
     sealer: Option<&'a mut Sealer>,
     flush: u64,
-    written: Written,
     /// What was taken, to be given back if the flush fails.
     taken: Vec<(PageId, u32)>,
     batch: Vec<u8>,
@@ -59,11 +33,11 @@ pub(crate) struct PageWriter<'a> {
 }
 
 impl<'a> PageWriter<'a> {
-    /// Begins to write for flush `flush`. `map` has the pages that what is written points to already.
+    /// Begins to write for flush `flush`.
     pub(crate) fn new(
         file: &'a dyn DiskFile,
         pages: &'a Pages,
-        (space, map): (&'a Mutex<Space>, PageMap),
+        space: &'a Mutex<Space>,
         sealer: Option<&'a mut Sealer>,
         flush: u64,
     ) -> Self {
@@ -71,36 +45,16 @@ impl<'a> PageWriter<'a> {
             file,
             pages,
             space,
-            map,
             sealer,
             flush,
-            written: Written::default(),
             taken: Vec::new(),
             batch: Vec::new(),
             batch_first: 0,
         }
     }
 
-    /// Writes a node and what it points to in memory; returns where it is.
-    pub(crate) fn write_child(&mut self, child: &Child) -> Result<PageRef, StoreError> {
-        match child {
-            Child::Stored(place) => Ok(*place),
-            Child::Memory(node) => self.write_node(node),
-        }
-    }
-
-    fn write_node(&mut self, node: &Arc<MemoryNode>) -> Result<PageRef, StoreError> {
-        let place = if node.has_links() {
-            let page = self.linked(node)?;
-            self.write_node_page(&page)
-        } else {
-            self.write_node_page(&node.page)
-        }?;
-        self.written.nodes.insert(address(node), place);
-        Ok(place)
-    }
-
-    fn write_node_page(&mut self, page: &Page) -> Result<PageRef, StoreError> {
+    /// Writes a node, which points to what has been written; returns where it is.
+    pub(crate) fn write_node(&mut self, page: &Page) -> Result<PageRef, StoreError> {
         let place = self.take(1)?;
         let stored = self.write_page(place, Kind::Node, page, BODY_BYTES)?;
         Ok(PageRef {
@@ -109,30 +63,8 @@ impl<'a> PageWriter<'a> {
         })
     }
 
-    /// Writes what a node points to in memory; returns its page with where that is.
-    fn linked(&mut self, node: &Arc<MemoryNode>) -> Result<Box<Page>, StoreError> {
-        let mut page = Box::new(*node.page);
-        for index in 0..node.layout.count {
-            let Some(at) = node.layout.value_at(&page, index) else {
-                continue;
-            };
-            if let Some(child) = node.memory_child(index) {
-                fill(&mut page, at, &self.write_node(child)?.encode());
-            } else if let Some(value) = node.pending_value(index) {
-                let run = self.write_run(value)?;
-                self.written
-                    .runs
-                    .entry(address(node))
-                    .or_default()
-                    .push(run);
-                fill(&mut page, at, &run.encode());
-            }
-        }
-        Ok(page)
-    }
-
     /// Writes a long value.
-    fn write_run(&mut self, value: &Bytes) -> Result<RunRef, StoreError> {
+    pub(crate) fn write_value(&mut self, value: &Bytes) -> Result<RunRef, StoreError> {
         let bytes = u32::try_from(value.len()).expect("values are bounded when they are put");
         let first = self.take(pages_of(bytes))?;
         self.write_run_at(first, Kind::Value, value)
@@ -157,20 +89,23 @@ impl<'a> PageWriter<'a> {
         })
     }
 
-    /// Writes which pages are taken, once everything else is written.
-    pub(crate) fn write_space(&mut self) -> Result<RunRef, StoreError> {
+    /// Writes which pages are taken, once everything else is written: those of `map`, and what was taken to write.
+    pub(crate) fn write_space(&mut self, mut map: PageMap) -> Result<RunRef, StoreError> {
         let first = loop {
             let count = self.space().count();
             let pages = pages_of(PageMap::encoded_bytes(count));
             let taken = self.space().take_run(pages, self.flush);
             if let Some(first) = taken {
-                self.note_taken(first, pages);
+                self.taken.push((first, pages));
                 break first;
             }
             self.grow(pages)?;
         };
         let count = self.space().count();
-        let words = self.map.encode(count);
+        for (first, pages) in &self.taken {
+            map.add(*first, *pages);
+        }
+        let words = map.encode(count);
         self.write_run_at(first, Kind::Space, &words)
     }
 
@@ -184,9 +119,9 @@ impl<'a> PageWriter<'a> {
         Ok(())
     }
 
-    /// What was written where, and the pages that were taken for it.
-    pub(crate) fn into_written(self) -> (Written, Vec<(PageId, u32)>) {
-        (self.written, self.taken)
+    /// The pages that were taken.
+    pub(crate) fn into_taken(self) -> Vec<(PageId, u32)> {
+        self.taken
     }
 
     fn space(&self) -> MutexGuard<'a, Space> {
@@ -202,13 +137,8 @@ impl<'a> PageWriter<'a> {
             let taken = self.space().take_run(pages, self.flush);
             taken.expect("the file has grown by as many pages")
         };
-        self.note_taken(first, pages);
-        Ok(first)
-    }
-
-    fn note_taken(&mut self, first: PageId, pages: u32) {
         self.taken.push((first, pages));
-        self.map.add(first, pages);
+        Ok(first)
     }
 
     /// Nobody else makes the file longer: one flush runs at a time.
@@ -240,6 +170,9 @@ impl<'a> PageWriter<'a> {
         if held == BATCH_PAGES || next != place.get() {
             self.finish()?;
             self.batch_first = place.get();
+        }
+        if held % YIELD_PAGES == YIELD_PAGES - 1 {
+            std::thread::yield_now();
         }
         self.pages.forget(place);
         self.batch.extend_from_slice(page);

@@ -13,11 +13,9 @@ use kimberlite_disk::{DiskFile, FileView};
 
 use super::cache::{HeldPage, PageCache};
 use super::error::StoreError;
-use super::memory::MemoryNode;
 use super::node::Layout;
 use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef};
 use super::sealing::{Kind, Opener};
-use super::spare::SparePages;
 
 const WORD_BITS: usize = 64;
 const NOT_AS_THE_PARENT_SAYS: &str = "is not what its parent says";
@@ -32,7 +30,6 @@ pub(crate) struct Pages {
     opener: Option<Arc<Opener>>,
     /// Is set when a page is found damaged.
     damage: Arc<AtomicBool>,
-    spare: Arc<SparePages>,
 }
 
 /// How pages come into memory.
@@ -43,8 +40,6 @@ pub(crate) struct Access<'a> {
     pub(crate) mapped: bool,
     pub(crate) opener: Option<&'a Arc<Opener>>,
     pub(crate) damage: &'a Arc<AtomicBool>,
-    /// Pages for nodes in memory.
-    pub(crate) spare: &'a Arc<SparePages>,
 }
 
 #[derive(Debug)]
@@ -60,8 +55,7 @@ enum Way {
 /// A node that is being read.
 #[derive(Clone, Debug)]
 pub(crate) enum Handle<'a> {
-    Memory(&'a MemoryNode),
-    Mapped(&'a Page),
+    Borrowed(&'a Page),
     Copied(Arc<HeldPage>),
 }
 
@@ -69,8 +63,7 @@ impl Handle<'_> {
     #[inline]
     pub(crate) fn page(&self) -> &Page {
         match self {
-            Self::Memory(node) => &node.page,
-            Self::Mapped(page) => page,
+            Self::Borrowed(page) => page,
             Self::Copied(page) => page,
         }
     }
@@ -104,7 +97,6 @@ impl Pages {
             way,
             opener: access.opener.cloned(),
             damage: Arc::clone(access.damage),
-            spare: Arc::clone(access.spare),
         })
     }
 
@@ -117,10 +109,6 @@ impl Pages {
                 word.store(known.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
-    }
-
-    pub(crate) const fn spare(&self) -> &Arc<SparePages> {
-        &self.spare
     }
 
     pub(crate) const fn count(&self) -> u32 {
@@ -149,7 +137,7 @@ impl Pages {
                         word.fetch_or(bit, Ordering::Relaxed);
                     }
                 }
-                Handle::Mapped(page)
+                Handle::Borrowed(page)
             }
             Way::Copied(cache) => Handle::Copied(match cache.find(place.page) {
                 Some(page) => page,

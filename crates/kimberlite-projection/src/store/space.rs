@@ -1,10 +1,10 @@
 //! Which pages of the file are taken.
 //!
-//! A page is given back by the commit that no longer points to it, and is taken again only when
+//! A page is given back by the flush that no longer points to it, and is taken again only when
 //!
-//! 1. a superblock that knows of that commit is durable: after a crash the one before it, which points
+//! 1. the superblock of that flush is durable: after a crash the one before it, which points
 //!    to the page, is not what the store is opened with; and
-//! 2. no version is read that points to the page: none that is older than that commit and was made
+//! 2. no version is read that points to the page: none that is older than that flush and was made
 //!    when the page had been written already. So a version that is held for long keeps its own pages
 //!    and none of those that came and went since.
 
@@ -14,15 +14,6 @@ const WORD_BITS: usize = 64;
 /// Superblocks.
 pub(crate) const FIRST_PAGE: u32 = 2;
 
-/// A moment in the life of a store, as far as its pages go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Age {
-    /// Commits before it.
-    pub(crate) commit: u64,
-    /// Flushes before it.
-    pub(crate) flush: u64,
-}
-
 /// Pages that were given back.
 #[derive(Clone, Copy, Debug)]
 struct Given {
@@ -30,13 +21,14 @@ struct Given {
     pages: u32,
     /// The flush that wrote them; none for pages that no version points to.
     born: Option<u64>,
-    /// The commit that gave them back.
-    commit: u64,
+    /// The flush that gave them back.
+    flush: u64,
 }
 
 impl Given {
-    fn is_seen_by(&self, age: Age) -> bool {
-        age.commit < self.commit && self.born.is_some_and(|born| born <= age.flush)
+    /// Whether a version points to them that flush `flush` was the last one before.
+    fn is_seen_by(&self, flush: u64) -> bool {
+        flush < self.flush && self.born.is_some_and(|born| born <= flush)
     }
 }
 
@@ -98,16 +90,12 @@ impl Space {
         Some(space)
     }
 
-    /// The pages that are taken, but for those that were given back and for `also`.
-    pub(crate) fn map(&self, also: Option<(PageId, u32)>) -> PageMap {
+    /// The pages that are taken and were not given back.
+    pub(crate) fn map(&self) -> PageMap {
         let words = self.taken.iter().zip(&self.gone);
-        let mut words: Vec<u64> = words.map(|(taken, gone)| taken & !gone).collect();
-        if let Some((first, pages)) = also {
-            for page in first.get()..first.get() + pages {
-                set(&mut words, page, false);
-            }
+        PageMap {
+            words: words.map(|(taken, gone)| taken & !gone).collect(),
         }
-        PageMap { words }
     }
 
     pub(crate) const fn count(&self) -> u32 {
@@ -194,21 +182,21 @@ impl Space {
         self.free -= 1;
     }
 
-    /// Gives pages back that commit `commit` no longer points to; `false` when they were not taken, or
+    /// Gives pages back that flush `flush` no longer points to; `false` when they were not taken, or
     /// were given back before.
     #[must_use]
-    pub(crate) fn give(&mut self, first: PageId, pages: u32, commit: u64) -> bool {
+    pub(crate) fn give(&mut self, first: PageId, pages: u32, flush: u64) -> bool {
         let born = self.born.get(first.index()).copied();
-        self.push(first, pages, born, commit)
+        self.push(first, pages, born, flush)
     }
 
     /// The same for pages that the superblock alone pointed to.
     #[must_use]
-    pub(crate) fn give_unread(&mut self, first: PageId, pages: u32, commit: u64) -> bool {
-        self.push(first, pages, None, commit)
+    pub(crate) fn give_unread(&mut self, first: PageId, pages: u32, flush: u64) -> bool {
+        self.push(first, pages, None, flush)
     }
 
-    fn push(&mut self, first: PageId, pages: u32, born: Option<u64>, commit: u64) -> bool {
+    fn push(&mut self, first: PageId, pages: u32, born: Option<u64>, flush: u64) -> bool {
         if !self.is_run_taken(first, pages) {
             return false;
         }
@@ -219,17 +207,18 @@ impl Space {
             first,
             pages,
             born,
-            commit,
+            flush,
         });
         true
     }
 
-    /// Frees what was given back by commits up to `durable` and is seen by none of `read`.
-    pub(crate) fn release(&mut self, durable: u64, read: &[Age]) {
+    /// Frees what was given back by flushes up to `durable` and is seen by none of the versions that are read, by the last
+    /// flush before each.
+    pub(crate) fn release(&mut self, durable: u64, read: &[u64]) {
         let given = core::mem::take(&mut self.given);
         for given in given {
-            let is_seen = read.iter().any(|age| given.is_seen_by(*age));
-            if given.commit > durable || is_seen {
+            let is_seen = read.iter().any(|flush| given.is_seen_by(*flush));
+            if given.flush > durable || is_seen {
                 self.given.push(given);
                 continue;
             }
@@ -270,6 +259,19 @@ pub(crate) struct PageMap {
 }
 
 impl PageMap {
+    /// Removes pages that the state no longer points to; `false` when it did not.
+    #[must_use]
+    pub(crate) fn remove(&mut self, first: PageId, pages: u32) -> bool {
+        let Some(end) = first.get().checked_add(pages) else {
+            return false;
+        };
+        (first.get()..end).all(|page| {
+            let was_there = page >= FIRST_PAGE && is_set(&self.words, page);
+            set(&mut self.words, page, false);
+            was_there
+        })
+    }
+
     /// Adds pages that were taken for the state.
     pub(crate) fn add(&mut self, first: PageId, pages: u32) {
         let end = first.get() + pages;

@@ -156,7 +156,6 @@ fn all(snapshot: &Snapshot) -> Model {
 
 fn check_equal(snapshot: &Snapshot, model: &Model, rng: &mut Rng) {
     assert_eq!(&all(snapshot), model);
-    assert_eq!(snapshot.entries(), u64::try_from(model.len()).unwrap());
     let mut backward = Vec::new();
     let mut cursor = snapshot.cursor().unwrap();
     cursor.seek_last().unwrap();
@@ -165,6 +164,7 @@ fn check_equal(snapshot: &Snapshot, model: &Model, rng: &mut Rng) {
     }
     backward.reverse();
     assert!(backward.iter().eq(model.keys()));
+    check_walk(snapshot, model, rng);
     for _ in 0..20 {
         let key = random_key(rng);
         let found = snapshot.find(&key).unwrap();
@@ -194,6 +194,44 @@ fn check_equal(snapshot: &Snapshot, model: &Model, rng: &mut Rng) {
             previous.as_ref(),
             model.range(..key).next_back().map(|(key, _)| key)
         );
+    }
+}
+
+/// Goes to and fro, beside the same in a map.
+fn check_walk(snapshot: &Snapshot, model: &Model, rng: &mut Rng) {
+    let keys: Vec<_> = model.keys().collect();
+    let mut cursor = snapshot.cursor().unwrap();
+    let mut index = 0;
+    for _ in 0..60 {
+        match rng.below(12) {
+            0 => {
+                let key = random_key(rng);
+                cursor.seek(&key).unwrap();
+                index = keys.partition_point(|it| **it < key);
+            }
+            1 => {
+                cursor.seek_last().unwrap();
+                index = keys.len();
+            }
+            2..7 => {
+                let entry = cursor.next_entry().unwrap();
+                let expected = keys.get(index).copied();
+                assert_eq!(entry.as_ref().map(|it| it.key), expected.map(Vec::as_slice));
+                if let (Some(entry), Some(key)) = (entry, expected) {
+                    assert_eq!(*entry.value, model[key]);
+                    index += 1;
+                }
+            }
+            _ => {
+                let entry = cursor.previous_entry().unwrap();
+                let expected = index.checked_sub(1).map(|index| keys[index]);
+                assert_eq!(entry.as_ref().map(|it| it.key), expected.map(Vec::as_slice));
+                if let (Some(entry), Some(key)) = (entry, expected) {
+                    assert_eq!(*entry.value, model[key]);
+                    index -= 1;
+                }
+            }
+        }
     }
 }
 

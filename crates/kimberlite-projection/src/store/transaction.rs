@@ -1,6 +1,6 @@
 //! Changes that are put together before they are committed.
 //!
-//! Keys and values stand one behind the other in one buffer, and the changes in the order in which they
+//! Values and keys stand one behind the other in chunks, and the changes in the order in which they
 //! came: they are sorted once, when they are committed, and not even then where they came in order. Only
 //! who looks up what was not committed yet pays for a table of keys.
 
@@ -11,12 +11,17 @@ use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::error::StoreError;
-use super::tree::{Change, NewValue};
+use super::recent::{Chunk, Held, LONG, REMOVED, Run, RunEntry, held_in, key_in, word_of};
 use super::value::Value;
 use super::{Applied, INLINE_BYTES_MAX, KEY_BYTES_MAX, Snapshot, Store, VALUE_BYTES_MAX};
 
-/// Bytes of a key that are compared as one integer.
-const WORD_BYTES: usize = 8;
+/// Bytes of a chunk that is full.
+const CHUNK_BYTES: usize = 64 << 10;
+/// The most bytes that an entry takes in one.
+const ENTRY_BYTES_MAX: usize = KEY_BYTES_MAX + INLINE_BYTES_MAX;
+
+const _: () = assert!(CHUNK_BYTES > 8 * ENTRY_BYTES_MAX);
+const _: () = assert!(ENTRY_BYTES_MAX < LONG as usize);
 
 /// Changes that are committed together, or not at all when it is dropped.
 #[derive(Debug)]
@@ -48,14 +53,17 @@ impl<'s> WriteTransaction<'s> {
                 bytes_max: VALUE_BYTES_MAX,
             });
         }
-        let value = if value.len() <= INLINE_BYTES_MAX {
-            let at = self.changes.write(value);
-            Held::Inline(at)
-        } else {
-            Held::Long(Box::new(Bytes::copy_from_slice(value)))
-        };
-        let key = self.changes.write(key);
-        self.changes.push(key, value);
+        self.changes.push(|chunk| {
+            let held = if value.len() <= INLINE_BYTES_MAX {
+                chunk.bytes.extend_from_slice(value);
+                short(value.len())
+            } else {
+                chunk.add_long(Bytes::copy_from_slice(value));
+                LONG
+            };
+            chunk.bytes.extend_from_slice(key);
+            (held, short(key.len()))
+        });
         Ok(())
     }
 
@@ -65,7 +73,7 @@ impl<'s> WriteTransaction<'s> {
         key: impl FnOnce(&mut Vec<u8>),
         value: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), StoreError> {
-        let buffer = &mut self.changes.buffer;
+        let buffer = &mut self.changes.open().bytes;
         let at = buffer.len();
         value(buffer);
         let value_end = buffer.len();
@@ -76,8 +84,7 @@ impl<'s> WriteTransaction<'s> {
             let (value, key) = written.split_at(value_bytes);
             return self.put(key, value);
         }
-        let key = span(value_end, key_bytes);
-        self.changes.push(key, Held::Inline(span(at, value_bytes)));
+        self.changes.note(at, short(value_bytes), short(key_bytes));
         Ok(())
     }
 
@@ -88,8 +95,10 @@ impl<'s> WriteTransaction<'s> {
     /// [`StoreError::KeyTooLong`].
     pub fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
         check_key(key)?;
-        let key = self.changes.write(key);
-        self.changes.push(key, Held::Removed);
+        self.changes.push(|chunk| {
+            chunk.bytes.extend_from_slice(key);
+            (REMOVED, short(key.len()))
+        });
         Ok(())
     }
 
@@ -100,9 +109,7 @@ impl<'s> WriteTransaction<'s> {
     /// As for [`Snapshot::find`](super::Snapshot::find).
     pub fn find(&self, key: &[u8]) -> Result<Option<Value<'_>>, StoreError> {
         match self.changes.find(key) {
-            Some(Held::Removed) => Ok(None),
-            Some(Held::Inline(span)) => Ok(Some(Value::borrowed(self.changes.bytes(*span)))),
-            Some(Held::Long(value)) => Ok(Some(Value::owned(Bytes::clone(value)))),
+            Some(held) => Ok(held.value()),
             None => self.before.find(key),
         }
     }
@@ -111,12 +118,9 @@ impl<'s> WriteTransaction<'s> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Backward`], [`StoreError::Damaged`] and errors of the disk; no snapshot has changed
-    /// then.
-    pub fn commit(mut self, applied: Applied) -> Result<(), StoreError> {
-        self.changes.sort();
-        let changes: Vec<Change<'_>> = self.changes.in_order().collect();
-        self.store.commit(&changes, applied)
+    /// [`StoreError::Backward`], [`StoreError::Poisoned`] and [`StoreError::Forked`]; no snapshot has changed then.
+    pub fn commit(self, applied: Applied) -> Result<(), StoreError> {
+        self.store.commit(self.changes.into_run(), applied)
     }
 }
 
@@ -130,79 +134,78 @@ fn check_key(key: &[u8]) -> Result<(), StoreError> {
     Ok(())
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Changes {
-    buffer: Vec<u8>,
-    entries: Vec<Entry>,
-    /// Whether the keys of `entries` ascend, each once.
-    is_ascending: bool,
+    /// The last one is open.
+    chunks: Vec<Chunk>,
+    entries: Vec<RunEntry>,
+    /// Whether some key came that is not above the one before.
+    is_out_of_order: bool,
     /// Where the newest change of each key is, from the first look-up on.
     table: OnceLock<HashTable<usize>>,
     hasher: DefaultHashBuilder,
 }
 
-impl Default for Changes {
-    fn default() -> Self {
-        Self {
-            buffer: Vec::new(),
-            entries: Vec::new(),
-            is_ascending: true,
-            table: OnceLock::new(),
-            hasher: DefaultHashBuilder::default(),
-        }
+impl Chunk {
+    /// Keeps a long value, and writes what stands for it.
+    fn add_long(&mut self, value: Bytes) {
+        let number = u32::try_from(self.long.len()).expect("a chunk has few entries");
+        self.long.push(value);
+        self.bytes.extend_from_slice(&number.to_le_bytes());
     }
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// The beginning of the key, which mostly decides how two of them compare.
-    word: u64,
-    key: Span,
-    value: Held,
-}
-
-#[derive(Debug)]
-enum Held {
-    Removed,
-    Inline(Span),
-    Long(Box<Bytes>),
-}
-
-/// Where bytes stand in the buffer.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    at: usize,
-    bytes: u16,
 }
 
 impl Changes {
-    fn write(&mut self, bytes: &[u8]) -> Span {
-        let at = self.buffer.len();
-        self.buffer.extend_from_slice(bytes);
-        span(at, bytes.len())
-    }
-
-    fn bytes(&self, span: Span) -> &[u8] {
-        bytes_of(&self.buffer, span)
-    }
-
-    fn push(&mut self, key: Span, value: Held) {
-        let word = word_of(self.bytes(key));
-        if let Some(last) = self.entries.last() {
-            self.is_ascending &=
-                last.word < word || (last.word == word && self.bytes(last.key) < self.bytes(key));
+    /// The chunk that takes the next entry.
+    fn open(&mut self) -> &mut Chunk {
+        let is_full = |chunk: &Chunk| chunk.bytes.len() > CHUNK_BYTES - ENTRY_BYTES_MAX;
+        // The first one grows with what comes, as most are small.
+        match self.chunks.last() {
+            None => self.chunks.push(Chunk::default()),
+            Some(last) if is_full(last) => self.chunks.push(Chunk {
+                bytes: Vec::with_capacity(CHUNK_BYTES),
+                long: Vec::new(),
+            }),
+            Some(_) => {}
         }
-        let entry = Entry { word, key, value };
+        self.chunks.last_mut().expect("one was added")
+    }
+
+    /// Adds a change. `write` writes what there is of the value, and the key behind it, and says how they are noted.
+    fn push(&mut self, write: impl FnOnce(&mut Chunk) -> (u16, u16)) {
+        let chunk = self.open();
+        let at = chunk.bytes.len();
+        let (value, key_bytes) = write(chunk);
+        self.note(at, value, key_bytes);
+    }
+
+    /// Notes the change that was written last, from `at` on.
+    fn note(&mut self, at: usize, value: u16, key_bytes: u16) {
+        let mut entry = RunEntry {
+            word: 0,
+            chunk: u32::try_from(self.chunks.len() - 1)
+                .expect("a chunk takes more memory than its number"),
+            at: u32::try_from(at).expect("a chunk is small"),
+            key_bytes,
+            value,
+        };
+        let key = key_in(&self.chunks, &entry);
+        entry.word = word_of(key);
+        if let Some(last) = self.entries.last() {
+            let is_above = || key_in(&self.chunks, last) < key;
+            self.is_out_of_order |=
+                !(last.word < entry.word || (last.word == entry.word && is_above()));
+        }
         let index = self.entries.len();
         self.entries.push(entry);
         if let Some(mut table) = self.table.take() {
-            self.note(&mut table, index);
+            self.enter(&mut table, index);
             self.table = OnceLock::from(table);
         }
     }
 
     /// Notes in the table that change `index` is the newest one of its key.
-    fn note(&self, table: &mut HashTable<usize>, index: usize) {
+    fn enter(&self, table: &mut HashTable<usize>, index: usize) {
         let key = self.key(index);
         let is_same = |other: &usize| self.key(*other) == key;
         let hash = |other: &usize| self.hasher.hash_one(self.key(*other));
@@ -214,75 +217,44 @@ impl Changes {
 
     fn key(&self, index: usize) -> &[u8] {
         let entry = self.entries.get(index);
-        entry.map_or(&[], |entry| self.bytes(entry.key))
+        entry.map_or(&[], |entry| key_in(&self.chunks, entry))
     }
 
     /// The newest change of a key.
-    fn find(&self, key: &[u8]) -> Option<&Held> {
+    fn find(&self, key: &[u8]) -> Option<Held<'_>> {
         let table = self.table.get_or_init(|| {
             let mut table = HashTable::with_capacity(self.entries.len());
             for index in 0..self.entries.len() {
-                self.note(&mut table, index);
+                self.enter(&mut table, index);
             }
             table
         });
         let hash = self.hasher.hash_one(key);
         let index = table.find(hash, |index| self.key(*index) == key)?;
-        self.entries.get(*index).map(|entry| &entry.value)
+        let entry = self.entries.get(*index)?;
+        Some(held_in(&self.chunks, entry))
     }
 
-    /// Brings the changes into the order of their keys, and keeps the newest one of each.
-    fn sort(&mut self) {
-        self.table.take();
-        if self.is_ascending {
-            return;
+    /// The changes in the order of their keys, the newest one of each.
+    fn into_run(mut self) -> Run {
+        if self.is_out_of_order {
+            let key = |entry: &RunEntry| key_in(&self.chunks, entry);
+            // The newest first.
+            self.entries.reverse();
+            self.entries.sort_by(|left, right| {
+                let by_key = || key(left).cmp(key(right));
+                left.word.cmp(&right.word).then_with(by_key)
+            });
+            self.entries
+                .dedup_by(|later, first| later.word == first.word && key(later) == key(first));
         }
-        let buffer = &self.buffer;
-        let key = |entry: &Entry| bytes_of(buffer, entry.key);
-        // The newest first.
-        self.entries.reverse();
-        self.entries.sort_by(|left, right| {
-            let by_key = || key(left).cmp(key(right));
-            left.word.cmp(&right.word).then_with(by_key)
-        });
-        self.entries
-            .dedup_by(|later, first| later.word == first.word && key(later) == key(first));
-        self.is_ascending = true;
-    }
-
-    fn in_order(&self) -> impl Iterator<Item = Change<'_>> {
-        self.entries.iter().map(|entry| Change {
-            key: self.bytes(entry.key),
-            value: match &entry.value {
-                Held::Removed => None,
-                Held::Inline(span) => Some(NewValue::Inline(self.bytes(*span))),
-                Held::Long(value) => Some(NewValue::Long(Bytes::clone(value))),
-            },
-        })
+        Run::new(self.entries, self.chunks)
     }
 }
 
-fn span(at: usize, bytes: usize) -> Span {
-    Span {
-        at,
-        bytes: u16::try_from(bytes).expect("keys and short values are bounded"),
-    }
-}
-
-fn bytes_of(buffer: &[u8], span: Span) -> &[u8] {
-    let end = span.at + usize::from(span.bytes);
-    buffer.get(span.at..end).unwrap_or_default()
-}
-
-/// The first bytes of a key, with zeros behind a shorter one: keys that differ in it are ordered by it.
-fn word_of(key: &[u8]) -> u64 {
-    if let Some(word) = key.first_chunk() {
-        return u64::from_le_bytes(*word).swap_bytes();
-    }
-    let mut padded = [0; WORD_BYTES];
-    let (beginning, _) = padded.split_at_mut(key.len());
-    beginning.copy_from_slice(key);
-    u64::from_le_bytes(padded).swap_bytes()
+/// A length of a key or of a short value.
+fn short(bytes: usize) -> u16 {
+    u16::try_from(bytes).expect("keys and short values are bounded")
 }
 
 #[cfg(test)]
@@ -292,6 +264,10 @@ mod tests {
     use kimberlite_testkit::Rng;
 
     use super::*;
+
+    fn bytes_of(held: Held<'_>) -> Option<Vec<u8>> {
+        held.value().map(|value| value.to_vec())
+    }
 
     #[test]
     fn the_newest_change_of_each_key_counts_and_they_come_in_order() {
@@ -306,32 +282,25 @@ mod tests {
                     *last = rng.bytes(1)[0] % 3;
                 }
                 let value = rng.chance(3, 4).then(|| rng.bytes(3));
-                let held = match &value {
-                    Some(value) => Held::Inline(changes.write(value)),
-                    None => Held::Removed,
-                };
-                let span = changes.write(&key);
-                changes.push(span, held);
+                changes.push(|chunk| {
+                    let held = value.as_ref().map_or(REMOVED, |value| short(value.len()));
+                    chunk
+                        .bytes
+                        .extend_from_slice(value.as_deref().unwrap_or_default());
+                    chunk.bytes.extend_from_slice(&key);
+                    (held, short(key.len()))
+                });
                 model.insert(key.clone(), value);
                 if is_looked_up {
-                    let found = match changes.find(&key) {
-                        Some(Held::Inline(span)) => Some(changes.bytes(*span).to_vec()),
-                        _ => None,
-                    };
+                    let found = bytes_of(changes.find(&key).unwrap());
                     assert_eq!(found, model[&key], "seed {seed}");
                     assert!(changes.find(b"another").is_none());
                 }
             }
-            changes.sort();
-            let sorted: Vec<_> = changes
-                .in_order()
-                .map(|change| {
-                    let value = change.value.map(|value| match value {
-                        NewValue::Inline(bytes) => bytes.to_vec(),
-                        NewValue::Long(bytes) => bytes.to_vec(),
-                    });
-                    (change.key.to_vec(), value)
-                })
+            let run = changes.into_run();
+            let sorted: Vec<_> = run
+                .iter()
+                .map(|(key, held)| (key.to_vec(), bytes_of(held)))
                 .collect();
             assert!(sorted.into_iter().eq(model), "seed {seed}");
         }

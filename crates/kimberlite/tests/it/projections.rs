@@ -259,7 +259,7 @@ fn damage_is_rebuilt() {
     drop(projected);
     let path = "/db/tenants/t/projections/newest/store";
     let length = u64::try_from(disk.contents(path).len()).unwrap();
-    let mut found = 0;
+    let (mut found, mut found_by_flush) = (0, 0);
     for byte in (0..length).step_by(2039) {
         disk.flip(path, byte, 3);
         let projected = tenant.project(Newest::default()).unwrap();
@@ -275,6 +275,26 @@ fn damage_is_rebuilt() {
         assert_eq!(answers(&projected.view()), anew(&tenant, at));
     }
     assert!(found > 0);
+    for byte in (0..length).step_by(2039) {
+        disk.flip(path, byte, 3);
+        let projected = tenant.project(Newest::default()).unwrap();
+        let at = append(&tenant, "a", "3");
+        projected.wait_for(at).unwrap();
+        // What was taken in is put into pages, of which some are read for it.
+        if projected.flush().is_ok() {
+            disk.flip(path, byte, 3);
+            continue;
+        }
+        found_by_flush += 1;
+        let at = append(&tenant, "a", "4");
+        projected.wait_for(at).unwrap();
+        while !matches!(projected.status().state, FollowerState::Following) {
+            projected.wait_for(Position::new(at.get() + 1)).ok();
+        }
+        assert_eq!(answers(&projected.view()), anew(&tenant, at));
+        projected.flush().unwrap();
+    }
+    assert!(found_by_flush > 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A leaf keeps the prefix and the shape of its keys and values. Where these would be others, or the page
 //! would be too full, nothing is made, and the node is put together anew from all of its entries.
 
-use super::super::page::{BODY_BYTES, Page};
+use super::super::page::{BODY_BYTES, PAGE_BYTES, Page};
 use super::{ELSEWHERE, Layout, Shape, read_u16};
 
 #[cfg(test)]
@@ -43,12 +43,8 @@ pub(crate) struct Edits<'a> {
     pub(crate) values: &'a [Edit<'a>],
 }
 
-/// The node as it is with `edits`, in the page that `blank` gives, whatever is in that.
-pub(crate) fn edited(
-    (page, layout): (&Page, &Layout),
-    edits: Edits<'_>,
-    blank: impl FnOnce() -> Box<Page>,
-) -> Option<Box<Page>> {
+/// The node as it is with `edits`.
+pub(crate) fn edited((page, layout): (&Page, &Layout), edits: Edits<'_>) -> Option<Box<Page>> {
     let editor = Editor {
         page,
         layout,
@@ -68,7 +64,7 @@ pub(crate) fn edited(
         return None;
     }
     let mut out = Out {
-        page: blank(),
+        page: Box::new([0; PAGE_BYTES]),
         at: 0,
     };
     out.put(page.get(..layout.prefix_end)?)?;
@@ -79,7 +75,6 @@ pub(crate) fn edited(
     editor.put_bytes(Part::Key, &mut out)?;
     editor.put_bytes(Part::Value, &mut out)?;
     assert_eq!(out.at, bytes, "a node is as long as was reckoned");
-    out.page.get_mut(bytes..)?.fill(0);
     Some(out.page)
 }
 

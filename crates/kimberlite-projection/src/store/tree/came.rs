@@ -1,7 +1,6 @@
 //! Where a leaf that is too full is cut.
 
-use super::Entry;
-use crate::store::node::build::{Fill, shared_bytes};
+use crate::store::node::build::{Fill, Part, shared_bytes};
 
 /// Bytes more than with the entry beside it that a key shares with all others of its leaf on one side, where these are
 /// the history of one thing and that is of another.
@@ -23,7 +22,7 @@ impl Came {
     /// How the leaf is cut if it has to be. Where entries come one after the other in front of others, or behind them,
     /// as the next of a history do, the others stay together: more would come between two halves, and the one would
     /// stay as empty as it is.
-    pub(super) fn fill(&self, entries: &[Entry<'_>]) -> Fill {
+    pub(super) fn fill(&self, entries: &[Part<'_>]) -> Fill {
         let Some(first) = self.first else {
             return Fill::Even;
         };

@@ -6,9 +6,8 @@ use bumpalo::Bump;
 
 use super::Root;
 use crate::store::error::StoreError;
-use crate::store::memory::{Child, MemoryNode};
 use crate::store::node::{Layout, Slot};
-use crate::store::page::PageId;
+use crate::store::page::{PageId, PageRef};
 use crate::store::pages::{Handle, Pages};
 use crate::store::sealing::Kind;
 use crate::store::value::{Nearest, Value};
@@ -22,71 +21,33 @@ pub(crate) struct Node<'a> {
 
 impl<'a> Node<'a> {
     /// Loads the root.
-    pub(crate) fn root(pages: &'a Pages, root: &'a Root) -> Result<Self, StoreError> {
-        let node = match &root.child {
-            Child::Memory(node) => Self::in_memory(node),
-            Child::Stored(place) => {
-                let (handle, layout) = pages.load(*place)?;
-                Self { handle, layout }
-            }
-        };
-        node.of_level(pages, root.level, &root.child)
+    pub(crate) fn root(pages: &'a Pages, root: &Root) -> Result<Self, StoreError> {
+        Self::load(pages, root.place, root.level)
     }
 
-    pub(super) fn in_memory(node: &'a MemoryNode) -> Self {
-        Self {
-            handle: Handle::Memory(node),
-            layout: node.layout,
-        }
-    }
-
-    /// Loads child `index` of a branch.
+    /// Loads the node of level `level` that stands in a page.
     #[inline]
-    pub(crate) fn child(&self, pages: &'a Pages, index: usize) -> Result<Self, StoreError> {
-        if let Handle::Memory(node) = self.handle
-            && let Some(child) = node.memory_child(index)
-        {
-            return Ok(Self::in_memory(child));
-        }
-        let place = self
-            .layout
-            .child(self.handle.page(), index)
-            .ok_or_else(|| pages.damaged(PageId::new(0), "has no such child"))?;
+    pub(super) fn load(pages: &'a Pages, place: PageRef, level: u8) -> Result<Self, StoreError> {
         let (handle, layout) = pages.load(place)?;
-        if layout.level.checked_add(1) != Some(self.layout.level) {
+        if layout.level != level {
             return Err(pages.damaged(place.page, "is of another level"));
         }
         Ok(Self { handle, layout })
     }
 
-    pub(super) fn of_level(
-        self,
-        pages: &Pages,
-        level: u8,
-        child: &Child,
-    ) -> Result<Self, StoreError> {
-        if self.layout.level == level {
-            return Ok(self);
-        }
-        let page = match child {
-            Child::Stored(place) => place.page,
-            Child::Memory(_) => PageId::new(0),
-        };
-        Err(pages.damaged(page, "is of another level"))
+    /// Loads child `index` of a branch.
+    #[inline]
+    pub(crate) fn child(&self, pages: &'a Pages, index: usize) -> Result<Self, StoreError> {
+        let place = self
+            .layout
+            .child(self.handle.page(), index)
+            .ok_or_else(|| pages.damaged(PageId::new(0), "has no such child"))?;
+        Self::load(pages, place, self.layout.level - 1)
     }
 
     /// The value of entry `index` of a leaf.
     pub(crate) fn value(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
         let missing = || pages.damaged(PageId::new(0), "has no such entry");
-        if let Handle::Memory(node) = self.handle {
-            if let Some(value) = node.pending_value(index) {
-                return Ok(Value::owned(value.clone()));
-            }
-            return match node.slot(index).ok_or_else(missing)? {
-                Slot::Inline(bytes) => Ok(Value::borrowed(bytes)),
-                Slot::Run(run) => pages.read_run(run, Kind::Value).map(Value::owned),
-            };
-        }
         let page = self.handle.page();
         match self.layout.slot(page, index).ok_or_else(missing)? {
             Slot::Run(run) => pages.read_run(run, Kind::Value).map(Value::owned),
@@ -94,8 +55,7 @@ impl<'a> Node<'a> {
                 let at = self.layout.value_at(page, index).ok_or_else(missing)?;
                 let range = at..at + bytes.len();
                 Ok(match &self.handle {
-                    Handle::Memory(node) => Value::of_page(&node.page, range),
-                    Handle::Mapped(page) => Value::of_page(page, range),
+                    Handle::Borrowed(page) => Value::of_page(page, range),
                     Handle::Copied(page) => Value::copied(Arc::clone(page), range),
                 })
             }
@@ -125,7 +85,7 @@ pub(super) fn joined<'k>(prefix: &[u8], suffix: &[u8], arena: &'k Bump) -> &'k [
 /// Looks a key up.
 pub(crate) fn find<'a>(
     pages: &'a Pages,
-    root: &'a Root,
+    root: &Root,
     key: &[u8],
 ) -> Result<Option<Value<'a>>, StoreError> {
     let mut node = Node::root(pages, root)?;
@@ -152,7 +112,7 @@ pub(crate) enum Search<'a> {
 /// Looks up the first entry at or above `key`, in the leaf where that belongs, if it begins with `beginning`.
 pub(crate) fn find_nearest<'a>(
     pages: &'a Pages,
-    root: &'a Root,
+    root: &Root,
     (key, beginning): (&[u8], &[u8]),
 ) -> Result<Search<'a>, StoreError> {
     let mut node = Node::root(pages, root)?;

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use kimberlite_testkit::Rng;
 
 use super::super::build::{self, Cell};
-use super::super::{PAGE_BYTES, PageRef, Slot};
+use super::super::{PageRef, Slot};
 use super::*;
 
 type Leaf = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -35,11 +35,6 @@ fn all(page: &Page) -> Leaf {
         .collect()
 }
 
-/// A page that held something else.
-fn used() -> Box<Page> {
-    Box::new([0xa5; PAGE_BYTES])
-}
-
 type LeafEdit<'a> = (usize, bool, Option<(&'a [u8], &'a [u8])>);
 
 fn edit_leaf(page: &Page, layout: &Layout, edits: &[LeafEdit<'_>]) -> Option<Box<Page>> {
@@ -50,7 +45,7 @@ fn edit_leaf(page: &Page, layout: &Layout, edits: &[LeafEdit<'_>]) -> Option<Box
         values.push(edit(new.map(|(_, value)| value)));
     }
     let (keys, values) = (&keys[..], &values[..]);
-    edited((page, layout), Edits { keys, values }, used)
+    edited((page, layout), Edits { keys, values })
 }
 
 #[test]
@@ -152,7 +147,7 @@ fn a_branch_that_is_edited_has_the_new_children_behind_theirs() {
         edit(9, false, Some(&new)),
     ];
     let (keys, values) = (&keys[..], &values[..]);
-    let edited = edited((&page, &layout), Edits { keys, values }, used).unwrap();
+    let edited = edited((&page, &layout), Edits { keys, values }).unwrap();
     let layout = Layout::read(&edited).unwrap();
     assert!(layout.check(&edited));
     let children: Vec<_> = (0..layout.count)
