@@ -119,3 +119,25 @@ fn few_runs_hold_many_commits() {
     let bytes = recent.bytes_from(0);
     assert!((10_000 * 46..10_000 * 200).contains(&bytes), "{bytes}");
 }
+
+#[test]
+fn long_values_take_memory_too() {
+    let changes = Model::from([(b"k".to_vec(), Some(vec![0; 100_000]))]);
+    let recent = Recent::default().with(run_of(&changes), 0);
+    let bytes = recent.bytes_from(0);
+    assert!((100_000..101_000).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn runs_beyond_some_size_are_not_put_together() {
+    let mut recent = Recent::default();
+    for nth in 0..3_u32 {
+        let entries = TOGETHER_MAX / 2 + 1;
+        let changes = (0..u32::try_from(entries).unwrap()).map(|key| {
+            let key = [key.to_le_bytes(), nth.to_le_bytes()].concat();
+            (key, None)
+        });
+        recent = recent.with(run_of(&changes.collect()), 0);
+    }
+    assert_eq!(recent.len(), 3);
+}

@@ -172,6 +172,25 @@ fn pages_that_are_used_and_free_or_used_twice_are_told_and_nothing_panics() {
     }
 }
 
+#[test]
+fn a_count_that_does_not_end_with_the_entries_is_told() {
+    let (disk, superblock) = disk_with_store();
+    for entries in [superblock.entries - 1, superblock.entries + 1] {
+        let disk = disk.twin();
+        let forged = Superblock {
+            entries,
+            ..superblock
+        };
+        forge(&disk, &forged);
+        let mut store = Store::open(&disk, Path::new(STORE), identity(), COPIED).unwrap();
+        let gone: Vec<_> = all(&store.snapshot()).into_keys().collect();
+        let gone: Vec<_> = gone.into_iter().map(|key| (key, None)).collect();
+        commit(&mut store, 2, &gone);
+        let told = store.flush();
+        assert!(matches!(told, Err(StoreError::Damaged { .. })), "{told:?}");
+    }
+}
+
 /// A root in the place of the one that is there.
 fn forge_root(disk: &SimulatedDisk, superblock: &Superblock, page: &Page, level: u8) {
     let (root, _) = superblock.root.unwrap();

@@ -181,6 +181,37 @@ fn what_is_removed_gives_its_pages_back() {
 }
 
 #[test]
+fn a_deep_tree_shrinks_with_what_is_left_of_it() {
+    // Long keys of which three begin alike: most leaves end between two of these, so branches have few children.
+    let key = |n: usize| {
+        let mut key = vec![u8::try_from(n / 3).unwrap(); 999];
+        key[998] = u8::try_from(n % 3).unwrap();
+        key
+    };
+    for seed in 0..20 {
+        let fixture = Fixture::simulated();
+        let (mut store, mut rng) = (fixture.create(), Rng::new(seed));
+        let mut model = Model::new();
+        for position in 1..=8_u64 {
+            // All of them, or what is left is a few beside each other, some of which change.
+            let (from, some) = (rng.index(600), 1 + rng.index(40));
+            let is_full = position % 4 == 1;
+            let changes = (0..600).filter_map(|n| {
+                if !is_full && !(from..from + some).contains(&n) {
+                    return Some((key(n), None));
+                }
+                (is_full || rng.chance(1, 3)).then(|| (key(n), Some(rng.bytes(5))))
+            });
+            let changes = changes.collect();
+            commit_both(&mut store, &mut model, position, changes);
+            store.flush().unwrap();
+            store.verify().unwrap();
+            assert_eq!(all(&store.snapshot()), model, "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn readers_in_other_threads_see_whole_states() {
     for options in [StoreOptions::default(), COPIED] {
         let fixture = Fixture::real(options);
