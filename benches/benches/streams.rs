@@ -3,7 +3,7 @@
 //! `cargo bench --locked -p kimberlite-benches --bench streams [-- 100000]`: the number of streams, a million where
 //! none is said. Each has one event of 256 bytes. Two have a thousand or more, all over the log: one by one, and in
 //! appends of ten. Opening is timed beside reading the bytes of snapshot, state, note and last segment; reading the stream
-//! beside reading the same events by position. The files are in the page cache.
+//! beside reading the same events by position, also where opened events are kept. The files are in the page cache.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -23,6 +23,8 @@ const BATCH: u64 = 10;
 const EVENT_BYTES: usize = 256;
 const OPENINGS: usize = 7;
 const READS: usize = 101;
+/// Bytes of opened events that are kept, where they are.
+const KEPT_BYTES: usize = 16 << 20;
 
 fn main() {
     let arguments = std::env::args().skip(1).collect::<Vec<_>>();
@@ -58,6 +60,22 @@ fn main() {
         let rounds = if smoke { 1 } else { READS };
         read(&tenant, long, rounds, &format!("{name}/{long}"));
     }
+    print_index(&tenant, &name);
+    drop(tenant);
+    db.close().unwrap();
+    let builder = Database::builder(&path).opened_bytes_max(KEPT_BYTES);
+    let db = builder.open().unwrap();
+    let tenant = db.tenant("t").unwrap();
+    let rounds = if smoke { 1 } else { READS };
+    read(
+        &tenant,
+        "one by one",
+        rounds,
+        &format!("{name}/one by one, kept"),
+    );
+}
+
+fn print_index(tenant: &Tenant, name: &str) {
     let stats = tenant.stats().unwrap();
     println!(
         "{name}/index of streams in memory: {} bytes, {} a stream",

@@ -161,6 +161,53 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_was_read_is_read_again_without_the_disk_and_the_log_is_not_kept() {
+        let disk = SimulatedDisk::new(1);
+        let (db, position) = database(&disk, Encryption::On);
+        let tenant = db.tenant("t").unwrap();
+        let stream = tenant.stream("s").unwrap();
+        let inner = tenant.inner();
+        assert_eq!(tenant.read_all(..).count(), 2);
+        assert!(inner.database.opened.find(inner.holder, position).is_none());
+        let all = |events: &mut dyn Iterator<Item = _>| {
+            let events = events.map(|record: Result<Record, crate::Error>| record.unwrap());
+            let events = events.map(|record| (record.offset().get(), record.data().to_vec()));
+            events.collect::<Vec<_>>()
+        };
+        let first = all(&mut stream.read(..));
+        assert_eq!(first.len(), 2);
+        let reads = disk.reads();
+        assert_eq!(all(&mut stream.read(..)), first);
+        let mut backward = all(&mut stream.read(..).rev());
+        backward.reverse();
+        assert_eq!(backward, first);
+        assert_eq!(disk.reads(), reads);
+        assert!(tenant.read_all(..).next().is_some());
+        assert!(disk.reads() > reads);
+    }
+
+    #[test]
+    fn a_stream_that_began_to_be_read_before_a_purge_keeps_nothing_of_it() {
+        let disk = SimulatedDisk::new(1);
+        let (db, position) = database(&disk, Encryption::On);
+        let tenant = db.tenant("t").unwrap();
+        let inner = tenant.inner();
+        let mut events = tenant.stream("s").unwrap().read(..);
+        events.next().unwrap().unwrap();
+        assert!(inner.database.opened.find(inner.holder, position).is_some());
+        let options = crate::PurgeOptions::new(tenant.durable_position());
+        tenant.purge(&options, &mut |_| ()).unwrap();
+        // It may have the segment of before in its hands.
+        let _ = events.next();
+        let next = Position::new(position.get() + 1);
+        for position in [position, next] {
+            assert!(inner.database.opened.find(inner.holder, position).is_none());
+        }
+        let error = tenant.stream("s").unwrap().read(..).next().unwrap();
+        assert_eq!(error.unwrap_err().kind(), crate::ErrorKind::Purged);
+    }
+
+    #[test]
     fn events_that_are_not_encrypted_are_not_kept() {
         let disk = SimulatedDisk::new(1);
         let (db, position) = database(&disk, Encryption::Off);

@@ -261,14 +261,15 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Bytes of decrypted events that the database keeps for [`Tenant::read_position`], of all its
-    /// tenants together; none unless said otherwise.
+    /// Bytes of decrypted events that the database keeps for [`Tenant::read_position`] and for streams that are read
+    /// ([`Stream::read`]), of all its tenants together; none unless said otherwise.
     ///
     /// It pays where the same events are read again and again, and costs where they are not. What
     /// is kept is wiped when the last holder lets go of it. Events that are not encrypted are never
     /// kept: they are not copied in the first place.
     ///
     /// [`Tenant::read_position`]: crate::Tenant::read_position
+    /// [`Stream::read`]: crate::Stream::read
     #[must_use]
     pub fn opened_bytes_max(mut self, bytes: usize) -> Self {
         self.options.opened_bytes_max = bytes;

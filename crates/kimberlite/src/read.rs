@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use kimberlite_crypto::Envelope;
@@ -145,6 +146,10 @@ pub struct RecordIter {
     /// Runs of the stream at either end.
     first: HeldRuns,
     last: HeldRuns,
+    /// The event of a stream that was found among those that are kept.
+    kept: Option<Record>,
+    /// How many purges had begun when this was made.
+    purges: u64,
     /// Why what was asked for behind `end` cannot be read.
     unreadable: Option<Error>,
 }
@@ -213,6 +218,8 @@ impl RecordIter {
             frames: FrameCursor::new(tenant.reader.clone()),
             first: HeldRuns::default(),
             last: HeldRuns::default(),
+            kept: None,
+            purges: tenant.purges.load(Ordering::Acquire),
             tenant,
             of,
             next: start.min(end),
@@ -284,6 +291,10 @@ impl RecordIter {
 
     /// Whether the event at an offset of a stream stands there. A frame that cannot be read says nothing of that.
     fn is_at(&mut self, position: Position, stream: StreamId, offset: Offset) -> bool {
+        self.kept = self.tenant.kept(position);
+        if let Some(record) = &self.kept {
+            return record.stream_id() == Some(stream) && record.offset() == offset;
+        }
         match self.frames.frame(position) {
             Ok(Some(frame)) => {
                 let header = frame.header();
@@ -332,6 +343,9 @@ impl RecordIter {
 
     /// Reads the event at `position`; where another record stands there, its positions.
     fn read(&mut self, position: Position) -> Result<Option<Step>, Error> {
+        if let Some(record) = self.kept.take() {
+            return Ok(Some(Step::To(record)));
+        }
         let Some(frame) = self.frames.frame(position)? else {
             return Ok(None);
         };
@@ -342,10 +356,12 @@ impl RecordIter {
         let Some((header, content)) = self.frames.content(position)? else {
             return Ok(None);
         };
-        let record = self
-            .tenant
-            .open_record(&RecordPlace::new(header, position), content)?;
-        Ok(Some(Step::To(record)))
+        let place = RecordPlace::new(header, position);
+        let record = match self.of {
+            Of::Offsets(_) => self.tenant.open_and_keep(&place, content, self.purges),
+            Of::Positions | Of::Nothing => self.tenant.open_record(&place, content),
+        };
+        record.map(Step::To).map(Some)
     }
 }
 

@@ -149,8 +149,7 @@ impl Tenant {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) when its bytes are not what was written,
     /// [`ErrorKind::Purged`](crate::ErrorKind::Purged) when its payload is gone.
     pub fn read_position(&self, position: Position) -> Result<Option<Record>, Error> {
-        let opened = &self.inner.database.opened;
-        if let Some(record) = opened.find(self.inner.holder, position) {
+        if let Some(record) = self.inner.kept(position) {
             return Ok(Some(record));
         }
         let purges = self.inner.purges.load(Ordering::Acquire);
@@ -159,13 +158,7 @@ impl Tenant {
                 let frame = *stored.frame();
                 let place = RecordPlace::new(&frame, position);
                 let content = stored.into_content();
-                if !(frame.flags.is_encrypted() && opened.is_on()) {
-                    return self.inner.open_record(&place, content).map(Some);
-                }
-                let record = self.inner.open_to_keep(&place, content)?;
-                let is_there = || self.inner.purges.load(Ordering::Acquire) == purges;
-                opened.insert(self.inner.holder, &record, is_there);
-                Ok(Some(record))
+                self.inner.open_and_keep(&place, content, purges).map(Some)
             }
             Some(_) => Ok(None),
             None => self.inner.unreadable_end().map_or(Ok(None), Err),
@@ -502,12 +495,31 @@ impl TenantInner {
         Ok(Record::new(place, envelope))
     }
 
-    /// Opens a stored event whose plaintext is wiped when nobody holds it any more.
-    fn open_to_keep(&self, place: &RecordPlace<'_>, content: Content) -> Result<Record, Error> {
+    /// Returns the event at `position`, if it is kept.
+    pub(crate) fn kept(&self, position: Position) -> Option<Record> {
+        self.database.opened.find(self.holder, position)
+    }
+
+    /// Opens a stored event, and keeps it where events are kept. It was found when so many `purges` had begun: behind
+    /// another one it may have come too late.
+    pub(crate) fn open_and_keep(
+        &self,
+        place: &RecordPlace<'_>,
+        content: Content,
+        purges: u64,
+    ) -> Result<Record, Error> {
+        let opened = &self.database.opened;
+        if !(place.frame.flags.is_encrypted() && opened.is_on()) {
+            return self.open_record(place, content);
+        }
         let stored = payload_of(place, content)?;
+        // Is wiped when nobody holds it any more.
         let plaintext = Zeroizing::new(self.decrypt(place, &stored)?);
         let envelope = decode(place, Bytes::from_owner(plaintext))?;
-        Ok(Record::new(place, envelope))
+        let record = Record::new(place, envelope);
+        let is_there = || self.purges.load(Ordering::Acquire) == purges;
+        opened.insert(self.holder, &record, is_there);
+        Ok(record)
     }
 
     pub(crate) fn open_payload(
