@@ -92,7 +92,11 @@ impl<'s> Cursor<'s> {
     /// # Errors
     ///
     /// As for [`seek`](Self::seek).
+    #[inline]
     pub fn next_entry(&mut self) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        if self.runs.is_empty() {
+            return self.tree.next_entry();
+        }
         self.pass(Way::Forward)
     }
 
@@ -101,24 +105,26 @@ impl<'s> Cursor<'s> {
     /// # Errors
     ///
     /// As for [`seek`](Self::seek).
+    #[inline]
     pub fn previous_entry(&mut self) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        if self.runs.is_empty() {
+            return self.tree.previous_entry();
+        }
         self.pass(Way::Backward)
     }
 
+    /// Passes the entry that comes next among those of the tree and of the runs.
     fn pass(&mut self, way: Way) -> Result<Option<Entry<'_, 's>>, StoreError> {
-        if self.runs.is_empty() {
-            return self.tree.pass(way);
-        }
         loop {
             let Some(place) = self.nearest(way) else {
-                return self.tree.pass(way);
+                return self.pass_in_tree(way);
             };
             let order = self.tree.key(way)?.map(|key| key.cmp(place.key()));
             if order.is_some_and(|order| way.is_sooner(order)) {
-                return self.tree.pass(way);
+                return self.pass_in_tree(way);
             }
             if order.is_some_and(Ordering::is_eq) {
-                self.tree.pass(way)?;
+                self.pass_in_tree(way)?;
             }
             for run in &mut self.runs {
                 if run
@@ -132,6 +138,13 @@ impl<'s> Cursor<'s> {
                 let key = place.key();
                 return Ok(Some(Entry { key, value }));
             }
+        }
+    }
+
+    fn pass_in_tree(&mut self, way: Way) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        match way {
+            Way::Forward => self.tree.next_entry(),
+            Way::Backward => self.tree.previous_entry(),
         }
     }
 

@@ -5,6 +5,7 @@ use super::read::Node;
 use crate::store::cursor::{Entry, Way};
 use crate::store::error::StoreError;
 use crate::store::pages::Pages;
+use crate::store::value::Value;
 
 /// A place between two entries of a tree, or before the first or behind the last.
 #[derive(Debug)]
@@ -82,54 +83,75 @@ impl<'s> TreeCursor<'s> {
         Ok(())
     }
 
+    /// Passes the next entry and returns it.
+    #[inline]
+    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        loop {
+            let Some(leaf) = self.path.last_mut() else {
+                return Ok(None);
+            };
+            if leaf.index < leaf.node.layout.count {
+                let index = leaf.index;
+                leaf.index += 1;
+                return self.entry(index).map(Some);
+            }
+            if !self.pass_to_next_leaf()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Passes the entry before and returns it.
+    #[inline]
+    pub(crate) fn previous_entry(&mut self) -> Result<Option<Entry<'_, 's>>, StoreError> {
+        loop {
+            let Some(leaf) = self.path.last_mut() else {
+                return Ok(None);
+            };
+            if let Some(index) = leaf.index.checked_sub(1) {
+                leaf.index = index;
+                return self.entry(index).map(Some);
+            }
+            if !self.pass_to_previous_leaf()? {
+                return Ok(None);
+            }
+        }
+    }
+
     /// The key of the entry beside it on one side.
     pub(crate) fn key(&mut self, way: Way) -> Result<Option<&[u8]>, StoreError> {
-        let Some(index) = self.reach(way)? else {
-            return Ok(None);
-        };
-        self.read_key(index);
-        Ok(Some(&self.key))
-    }
-
-    /// Passes the entry beside it on one side and returns it.
-    pub(crate) fn pass(&mut self, way: Way) -> Result<Option<Entry<'_, 's>>, StoreError> {
-        let Some(index) = self.reach(way)? else {
-            return Ok(None);
-        };
-        self.read_key(index);
-        let leaf = self.path.last_mut().expect("an entry is in a leaf");
-        leaf.index = match way {
-            Way::Forward => index + 1,
-            Way::Backward => index,
-        };
-        let value = leaf.node.value(self.pages, index)?;
-        Ok(Some(Entry {
-            key: &self.key,
-            value,
-        }))
-    }
-
-    /// Goes to the leaf of the entry beside it on one side; says which of its entries that is.
-    fn reach(&mut self, way: Way) -> Result<Option<usize>, StoreError> {
         loop {
             let Some(leaf) = self.path.last() else {
                 return Ok(None);
             };
-            let index = match way {
-                Way::Forward => Some(leaf.index).filter(|index| *index < leaf.node.layout.count),
-                Way::Backward => leaf.index.checked_sub(1),
+            let (index, has_leaf) = match way {
+                Way::Forward if leaf.index < leaf.node.layout.count => (Some(leaf.index), true),
+                Way::Forward => (None, self.pass_to_next_leaf()?),
+                Way::Backward if leaf.index > 0 => (Some(leaf.index - 1), true),
+                Way::Backward => (None, self.pass_to_previous_leaf()?),
             };
-            if index.is_some() {
-                return Ok(index);
+            if let Some(index) = index {
+                self.read_key(index);
+                return Ok(Some(&self.key));
             }
-            let has_passed = match way {
-                Way::Forward => self.pass_to_next_leaf()?,
-                Way::Backward => self.pass_to_previous_leaf()?,
-            };
-            if !has_passed {
+            if !has_leaf {
                 return Ok(None);
             }
         }
+    }
+
+    #[inline]
+    fn entry(&mut self, index: usize) -> Result<Entry<'_, 's>, StoreError> {
+        self.read_key(index);
+        let step = self.path.last().expect("an entry is in a leaf");
+        let value = match step.node.borrowed_value(index) {
+            Some(bytes) => Value::borrowed(bytes),
+            None => step.node.value(self.pages, index)?,
+        };
+        Ok(Entry {
+            key: &self.key,
+            value,
+        })
     }
 
     /// Goes before the first entry of the next leaf; stays where it is when there is none.
@@ -169,6 +191,7 @@ impl<'s> TreeCursor<'s> {
     }
 
     /// Puts the key of an entry of the leaf together.
+    #[inline]
     fn read_key(&mut self, index: usize) {
         let step = self.path.last().expect("an entry is in a leaf");
         let (page, layout) = (step.node.handle.page(), &step.node.layout);

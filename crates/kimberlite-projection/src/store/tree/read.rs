@@ -45,6 +45,19 @@ impl<'a> Node<'a> {
         Self::load(pages, place, self.layout.level - 1)
     }
 
+    /// The value of entry `index` of a leaf, where that stands in a page that is borrowed: mostly, and then nothing is as
+    /// fast.
+    #[inline]
+    pub(crate) fn borrowed_value(&self, index: usize) -> Option<&'a [u8]> {
+        let Handle::Borrowed(page) = self.handle else {
+            return None;
+        };
+        match self.layout.slot(page, index)? {
+            Slot::Inline(bytes) => Some(bytes),
+            Slot::Run(_) => None,
+        }
+    }
+
     /// The value of entry `index` of a leaf.
     pub(crate) fn value(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
         let missing = || pages.damaged(PageId::new(0), "has no such entry");
