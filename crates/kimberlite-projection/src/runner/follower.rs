@@ -226,9 +226,10 @@ pub struct FollowerStatus {
 }
 
 impl FollowerStatus {
-    /// How many records it is behind.
+    /// How many records what is read of it is behind. How far it is derived anew meanwhile,
+    /// [`applied`](Self::applied) tells.
     pub fn lag(&self) -> u64 {
-        self.end.get().saturating_sub(self.applied.get())
+        self.end.get().saturating_sub(self.readable.get())
     }
 }
 

@@ -343,3 +343,24 @@ fn a_full_disk_holds_up_what_is_taken_in_beside_a_flush_too() {
         followed.check(0, "a full disk");
     }
 }
+
+#[test]
+fn a_rebuild_that_stands_still_does_not_leave_what_is_read_behind() {
+    for threads_max in [0, 1, 3] {
+        let log = Arc::new(Log::default());
+        let followed = follow(&SimulatedDisk::new(1), &log, threads_max);
+        followed.wait().unwrap();
+        log.failing.store(9, Ordering::SeqCst);
+        log.fails.store(u32::MAX, Ordering::SeqCst);
+        followed.follower.rebuild().unwrap();
+        let waited = followed.follower.wait_for(Position::new(BATCHES), LONG);
+        assert!(matches!(waited, Err(WaitError::Parked(_))), "{waited:?}");
+        let status = followed.follower.status();
+        assert_eq!(status.applied, Position::new(9), "{threads_max} threads");
+        assert_eq!(status.lag(), 0, "{threads_max} threads");
+        log.fails.store(0, Ordering::SeqCst);
+        followed.follower.retry().unwrap();
+        followed.wait().unwrap();
+        followed.check(0, "a rebuild");
+    }
+}

@@ -24,7 +24,7 @@ use super::source::{HeaderSource, knows};
 /// How long it is waited for before a snapshot is made with all runs in it.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
-/// Records that it may be behind and be waited for: more take longer.
+/// Records that may be left for it to take in while it is waited for: more take longer.
 const BEHIND_MAX: u64 = 4_000_000;
 
 /// Where the store of a tenant is, and what runs it.
@@ -326,7 +326,9 @@ impl Following {
 
     /// Whether everything before `position` is durable in what would be opened.
     fn settle(&self, position: Position) -> bool {
-        if self.follower.status().lag() > BEHIND_MAX {
+        let status = self.follower.status();
+        let left = status.end.get().saturating_sub(status.applied.get());
+        if left > BEHIND_MAX {
             return false;
         }
         let last = Position::new(position.get().saturating_sub(1));
