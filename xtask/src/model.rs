@@ -1,5 +1,5 @@
-//! Runs the model tests: the locks of appends replaced by those of shuttle, in a target directory of
-//! their own, since every crate is built with another flag.
+//! Runs the model tests: the locks of appends and of the runner of projections replaced by those of shuttle, in a target
+//! directory of their own, since every crate is built with another flag.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,8 @@ pub(crate) struct Options {
 
 pub(crate) fn run(root: &Path, options: &Options) -> Outcome {
     let status = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "-p", "kimberlite-storage", "--lib"])
+        .args(["test", "--locked", "--lib"])
+        .args(["-p", "kimberlite-storage", "-p", "kimberlite-projection"])
         .args(["--target-dir", "target/model"])
         .arg(format!("model::{}", options.filter))
         .env("RUSTFLAGS", "--cfg shuttle")

@@ -58,6 +58,7 @@ mod source;
 pub mod store;
 mod store_target;
 mod stream_index;
+mod sync;
 mod table;
 mod target;
 pub mod testkit;

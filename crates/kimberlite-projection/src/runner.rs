@@ -11,6 +11,7 @@
 //!
 //! * **Invariant:** a projection is in a queue at most once, and takes in batches on one thread at a time.
 //! * **Invariant:** what was noticed is looked at: the flag is cleared before the end of the log is read.
+//! * **Invariant:** what somebody waits for does not wait for a tick, also where it ran when he came.
 //! * **Invariant:** a thread holds nothing of a log between steps, so that the last handle that goes takes
 //!   the log with it. Whoever lets go of a projection has waited for what is done beside it.
 //! * **Invariant:** a batch that was read ahead is taken in by the state that it was read for alone: one of the same
@@ -20,11 +21,12 @@ mod follower;
 mod pool;
 mod work;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use self::follower::Task;
 use self::pool::Pool;
 use crate::source::{BatchSize, Source};
+use crate::sync::RwLock;
 use crate::target::Target;
 
 pub use self::follower::{Follower, FollowerState, FollowerStatus, Parked, WaitError};
@@ -188,5 +190,7 @@ impl Followers {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kimberlite_types::Position;
@@ -12,6 +11,7 @@ use super::pool::Pool;
 use super::work::{Stopped, Work};
 use super::{Followers, Named};
 use crate::source::Source;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard};
 use crate::target::TargetError;
 
 /// A projection in the runner's hands.
@@ -26,6 +26,8 @@ pub(super) struct Task {
     pub(super) noticed: AtomicBool,
     /// Set and read under the lock of the pool.
     pub(super) is_running: AtomicBool,
+    /// Likewise: whether somebody waits for it since it runs.
+    pub(super) is_hastened: AtomicBool,
     /// Likewise: whether the pool has noted that there is something to flush.
     pub(super) is_noted: AtomicBool,
 }
@@ -67,6 +69,7 @@ impl Task {
             pool,
             noticed: AtomicBool::new(false),
             is_running: AtomicBool::new(false),
+            is_hastened: AtomicBool::new(false),
             is_noted: AtomicBool::new(false),
         }
     }

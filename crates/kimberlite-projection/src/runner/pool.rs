@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::follower::Task;
 use crate::errand::Errand;
 use crate::store::Flush;
+use crate::sync::{Builder, Condvar, JoinHandle, Mutex, MutexGuard, current};
 
 /// How long what is new in a busy log is left to become more.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks without anything new after which nobody looks any more until somebody is noticed.
-const QUIET_TICKS: u32 = 50;
+const QUIET_TICKS: u32 = if cfg!(all(test, shuttle)) { 2 } else { 50 };
 
 /// What a thread may do that somebody else needs, who does it himself where none has begun.
 pub(super) trait Beside: Send + Sync {
@@ -132,7 +132,12 @@ impl Pool {
             return;
         }
         let mut state = self.state();
-        if state.has_ended || task.is_running.load(Ordering::Relaxed) {
+        if state.has_ended {
+            return;
+        }
+        if task.is_running.load(Ordering::Relaxed) {
+            // The step that runs may have looked at the end of the log before.
+            task.is_hastened.store(true, Ordering::Relaxed);
             return;
         }
         let is_it = |it: &Arc<Task>| Arc::ptr_eq(it, task);
@@ -166,7 +171,7 @@ impl Pool {
         } else if state.threads.len() < self.threads_max {
             let pool = Arc::clone(self);
             let number = state.threads.len();
-            let spawned = std::thread::Builder::new()
+            let spawned = Builder::new()
                 .name(format!("kimberlite-projection-{number}"))
                 .spawn(move || pool.work());
             // Without a thread somebody who waits runs it.
@@ -178,6 +183,9 @@ impl Pool {
         let mut state = self.state();
         while !state.has_ended {
             if let Some(beside) = state.beside.pop_front() {
+                if state.has_work() {
+                    self.help(&mut state);
+                }
                 drop(state);
                 beside.run();
                 drop(beside);
@@ -221,10 +229,10 @@ impl Pool {
         state
     }
 
-    /// Waits until somebody is noticed.
+    /// Waits until somebody is noticed, or another thread leaves something to be done later.
     fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.ticker = Ticker::Sleeps;
-        while !state.has_work() && !state.has_ended {
+        while !state.has_work() && state.unflushed.is_empty() && !state.has_ended {
             state = wait(&self.ticker, state);
         }
         state.ticker = Ticker::Nobody;
@@ -249,14 +257,23 @@ impl Pool {
         let mut state = self.state();
         state.running -= 1;
         task.is_running.store(false, Ordering::Relaxed);
+        let is_hastened = task.is_hastened.swap(false, Ordering::Relaxed);
+        if state.has_ended {
+            // Nobody would take it out again, and it holds the pool.
+            return state;
+        }
         if task.is_unflushed() && !task.is_noted.swap(true, Ordering::Relaxed) {
             state.unflushed.push(Arc::clone(&task));
         }
-        if has_more {
+        if has_more || is_hastened {
             task.noticed.store(true, Ordering::SeqCst);
             state.now.push_back(task);
         } else if task.noticed.load(Ordering::SeqCst) {
             state.next.push_back(task);
+        }
+        // One that sleeps while this ran does not know what came of it.
+        if state.ticker == Ticker::Sleeps {
+            self.ticker.notify_one();
         }
         state
     }
@@ -278,11 +295,23 @@ impl Pool {
         self.ticker.notify_all();
         self.helper.notify_all();
         for thread in threads {
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != current().id() {
                 // A panic of its own has been told where it happened.
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(all(test, shuttle))]
+impl Pool {
+    /// Says that the time of a tick has passed, where one is counted. Whether whoever counts them sleeps.
+    pub(super) fn pass_time(&self) -> bool {
+        let state = self.state();
+        if state.ticker == Ticker::Counts {
+            self.ticker.notify_one();
+        }
+        state.ticker == Ticker::Sleeps
     }
 }
 
