@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use kimberlite_crypto::{
 };
 use kimberlite_disk::{Access, Disk};
 use kimberlite_projection::store::{Applied, Identity, Store, StoreError, StoreKey, StoreOptions};
+use kimberlite_projection::{Run, StoredRuns};
 use kimberlite_testkit::SimulatedDisk;
-use kimberlite_types::{ChainHash, LogId, Position};
+use kimberlite_types::{ChainHash, LogId, Position, StreamId};
 use libfuzzer_sys::fuzz_target;
 
 const STORE: &str = "/p/store";
@@ -22,6 +24,8 @@ const BODY_BYTES: usize = 4056;
 const PAGES: usize = 9;
 const FIRST_NODE: usize = 3;
 const NODES: usize = 5;
+/// Runs of a stream that are looked for.
+const RUNS_MAX: usize = 16;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[level, entries, taken, forged], nodes)) = data.split_first_chunk() else {
@@ -177,6 +181,19 @@ fn use_store(disk: &SimulatedDisk, is_encrypted: bool) -> Result<(), StoreError>
         while cursor.next_entry()?.is_some() && keys < 1000 {
             keys += 1;
         }
+        let runs = StoredRuns::from(snapshot.clone());
+        for offsets in [0..u64::MAX, 1..3] {
+            for stream in [0, 1, u64::MAX] {
+                let stream = StreamId::new(Position::new(stream));
+                let found = [
+                    runs.first_runs(stream, offsets.clone(), RUNS_MAX),
+                    runs.last_runs(stream, offsets.clone(), RUNS_MAX),
+                ];
+                for found in found.into_iter().flatten() {
+                    check_runs(&found.into(), &offsets);
+                }
+            }
+        }
         cursor.seek_last()?;
         while cursor.previous_entry()?.is_some() && keys < 2000 {
             keys += 1;
@@ -195,4 +212,15 @@ fn use_store(disk: &SimulatedDisk, is_encrypted: bool) -> Result<(), StoreError>
         let _ = store.flush();
     }
     store.verify().map(drop)
+}
+
+/// Runs of a stream are in order and within what was asked for, whatever order the keys of pages have.
+fn check_runs(found: &Vec<Run>, offsets: &Range<u64>) {
+    assert!(found.len() <= RUNS_MAX);
+    let mut from = offsets.start;
+    for run in found {
+        assert!(run.offset.get() >= from && run.count > 0);
+        from = run.offset.get().checked_add(run.count).unwrap();
+        assert!(from <= offsets.end);
+    }
 }
