@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -127,9 +128,15 @@ impl Task {
 
     /// Makes durable what was taken in, if it is worth that, while more may be taken in.
     pub(super) fn flush_if_due(self: &Arc<Self>) {
-        if !self.is_unflushed() {
-            return;
+        // One that was under way may leave what came beside it.
+        for _ in 0..2 {
+            if self.is_unflushed() {
+                self.flush_what_is_due();
+            }
         }
+    }
+
+    fn flush_what_is_due(self: &Arc<Self>) {
         let mut begun = None;
         // Whoever asks for its state is told what goes wrong.
         let _ = self.act(
@@ -160,7 +167,12 @@ impl Task {
         let Some(work) = held.as_mut() else {
             return Ok(());
         };
-        match act(work) {
+        let acted = catch_unwind(AssertUnwindSafe(|| act(work)));
+        let acted = match acted {
+            Ok(acted) => acted.map_err(Stopped::from),
+            Err(_) => Err(Stopped::Panicked),
+        };
+        match acted {
             Ok(()) => {
                 // Nobody steps meanwhile, so it stands still for the reason for which it did before.
                 let stopped = match afterwards {
@@ -171,12 +183,12 @@ impl Task {
                 Ok(())
             }
             Err(error) => {
-                let stopped = Arc::new(Stopped::from(error));
                 // What is damaged is rebuilt by the next step.
-                let is_damaged = work.is_damaged();
-                self.tell(work, (!is_damaged).then(|| Arc::clone(&stopped)));
+                let is_rebuilt = work.has_to_rebuild(&error);
+                let stopped = Arc::new(error);
+                self.tell(work, (!is_rebuilt).then(|| Arc::clone(&stopped)));
                 drop(held);
-                if is_damaged {
+                if is_rebuilt {
                     self.hasten();
                 }
                 Err(Parked(stopped))

@@ -32,6 +32,8 @@ struct Log {
     failing: AtomicU64,
     fails: AtomicU32,
     panics: AtomicU32,
+    /// So many times it panics where it is asked which log it is.
+    panics_at_identity: AtomicU32,
 }
 
 impl Log {
@@ -64,6 +66,7 @@ impl Source for Log {
     }
 
     fn identity(&self, name: &str, version: u32) -> Identity {
+        assert!(!take_one(&self.panics_at_identity), "it was told to");
         identity_of(self.purges.load(Ordering::SeqCst), name, version)
     }
 
@@ -362,5 +365,22 @@ fn a_rebuild_that_stands_still_does_not_leave_what_is_read_behind() {
         followed.follower.retry().unwrap();
         followed.wait().unwrap();
         followed.check(0, "a rebuild");
+    }
+}
+
+#[test]
+fn a_panic_between_two_steps_is_told_and_the_projection_can_be_tried_again() {
+    for threads_max in [0, 1, 3] {
+        let (log, disk) = (Arc::new(Log::default()), SimulatedDisk::new(1));
+        let followed = follow(&disk, &log, threads_max);
+        followed.wait().unwrap();
+        log.panics_at_identity.store(1, Ordering::SeqCst);
+        let told = followed.follower.rebuild().unwrap_err();
+        assert_eq!(told.to_string(), "the projection panicked");
+        let state = followed.follower.status().state;
+        assert!(matches!(state, FollowerState::Parked(_)), "{state:?}");
+        followed.follower.retry().unwrap();
+        followed.wait().unwrap();
+        followed.check(0, "a panic");
     }
 }

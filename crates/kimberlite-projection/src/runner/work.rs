@@ -111,8 +111,16 @@ impl Work {
         self.target.readable()
     }
 
-    pub(super) fn is_damaged(&self) -> bool {
-        self.target.is_damaged()
+    /// Whether it begins anew with the next step because of an error: because something is damaged.
+    pub(super) fn has_to_rebuild(&mut self, error: &Stopped) -> bool {
+        let is_told = matches!(error, Stopped::Target(TargetError::Damaged { .. }));
+        let is_damaged = is_told || self.target.is_damaged();
+        if !is_damaged || self.rebuilds >= REBUILDS_MAX {
+            return false;
+        }
+        self.rebuilds += 1;
+        self.is_lost = true;
+        true
     }
 
     pub(super) fn is_rebuilding(&self) -> bool {

@@ -124,7 +124,7 @@ impl<'s> Cursor<'s> {
                 return self.pass_in_tree(way);
             }
             if order.is_some_and(Ordering::is_eq) {
-                self.pass_in_tree(way)?;
+                self.tree.skip(way);
             }
             for run in &mut self.runs {
                 if run

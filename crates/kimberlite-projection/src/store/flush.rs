@@ -55,7 +55,7 @@ struct Ran {
 /// A version that was written.
 struct Written {
     superblock: Superblock,
-    /// What is no longer part of the tree.
+    /// What is no longer part of the tree, and what came.
     tally: Tally,
 }
 
@@ -197,12 +197,18 @@ impl Store {
             return Ok(None);
         }
         self.check_sealer()?;
-        let read: Vec<u64> = self
+        assert_eq!(
+            self.sealer.is_some(),
+            self.opener.is_some(),
+            "a store that is encrypted has what it seals with"
+        );
+        let mut read: Vec<u64> = self
             .read
             .iter()
             .filter(|(_, version)| version.strong_count() > 0)
             .map(|(flush, _)| *flush)
             .collect();
+        read.dedup();
         let mut space = lock(&self.space);
         space.release(version.flush, &read);
         let mut map = space.map();

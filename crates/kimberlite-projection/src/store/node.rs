@@ -23,7 +23,7 @@
 use core::cmp::Ordering;
 
 use super::page::{BODY_BYTES, PAGE_BYTES, Page, PageRef, RunRef};
-use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::{INLINE_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 pub(crate) mod build;
 pub(crate) mod edit;
@@ -39,6 +39,8 @@ const ELSEWHERE: u16 = 1 << 15;
 /// Bytes of a key that are compared as one integer.
 const WORD_BYTES: usize = 8;
 
+/// The shortest value that stands in pages of its own.
+const RUN_BYTES_MIN: u32 = 901;
 /// [`VALUE_BYTES_MAX`] in `u32`.
 const VALUE_BYTES_MAX_U32: u32 = 16 << 20;
 
@@ -48,6 +50,7 @@ const KIND_BRANCH: u8 = 2;
 // A word that begins anywhere in the body ends in the page.
 const _: () = assert!(BODY_BYTES + WORD_BYTES <= PAGE_BYTES);
 const _: () = assert!(VALUE_BYTES_MAX_U32 as usize == VALUE_BYTES_MAX);
+const _: () = assert!(RUN_BYTES_MIN as usize == INLINE_BYTES_MAX + 1);
 
 /// What a node holds for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +157,7 @@ impl Layout {
     fn has_value(&self, page: &Page, index: usize) -> bool {
         if self.is_leaf() {
             match self.slot(page, index) {
-                Some(Slot::Run(run)) => run.bytes <= VALUE_BYTES_MAX_U32,
+                Some(Slot::Run(run)) => (RUN_BYTES_MIN..=VALUE_BYTES_MAX_U32).contains(&run.bytes),
                 slot => slot.is_some(),
             }
         } else {

@@ -30,6 +30,8 @@ pub(crate) struct PageWriter<'a> {
     taken: Vec<(PageId, u32)>,
     batch: Vec<u8>,
     batch_first: u32,
+    /// Pages that were written.
+    written: usize,
 }
 
 impl<'a> PageWriter<'a> {
@@ -50,6 +52,7 @@ impl<'a> PageWriter<'a> {
             taken: Vec::new(),
             batch: Vec::new(),
             batch_first: 0,
+            written: 0,
         }
     }
 
@@ -171,7 +174,8 @@ impl<'a> PageWriter<'a> {
             self.finish()?;
             self.batch_first = place.get();
         }
-        if held % YIELD_PAGES == YIELD_PAGES - 1 {
+        self.written += 1;
+        if self.written.is_multiple_of(YIELD_PAGES) {
             std::thread::yield_now();
         }
         self.pages.forget(place);

@@ -262,7 +262,7 @@ impl PageMap {
     /// Removes pages that the state no longer points to; `false` when it did not.
     #[must_use]
     pub(crate) fn remove(&mut self, first: PageId, pages: u32) -> bool {
-        let Some(end) = first.get().checked_add(pages) else {
+        let Some(end) = first.get().checked_add(pages).filter(|_| pages > 0) else {
             return false;
         };
         (first.get()..end).all(|page| {

@@ -29,6 +29,8 @@ pub struct WriteTransaction<'s> {
     store: &'s mut Store,
     before: Snapshot,
     changes: Changes,
+    /// What is put while it is written.
+    scratch: Vec<u8>,
 }
 
 impl<'s> WriteTransaction<'s> {
@@ -37,6 +39,7 @@ impl<'s> WriteTransaction<'s> {
             before: store.snapshot(),
             store,
             changes: Changes::default(),
+            scratch: Vec::new(),
         }
     }
 
@@ -73,19 +76,15 @@ impl<'s> WriteTransaction<'s> {
         key: impl FnOnce(&mut Vec<u8>),
         value: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), StoreError> {
-        let buffer = &mut self.changes.open().bytes;
-        let at = buffer.len();
-        value(buffer);
-        let value_end = buffer.len();
-        key(buffer);
-        let (value_bytes, key_bytes) = (value_end - at, buffer.len() - value_end);
-        if value_bytes > INLINE_BYTES_MAX || key_bytes > KEY_BYTES_MAX {
-            let written = buffer.split_off(at);
-            let (value, key) = written.split_at(value_bytes);
-            return self.put(key, value);
-        }
-        self.changes.note(at, short(value_bytes), short(key_bytes));
-        Ok(())
+        let mut scratch = core::mem::take(&mut self.scratch);
+        scratch.clear();
+        value(&mut scratch);
+        let value_bytes = scratch.len();
+        key(&mut scratch);
+        let (value, key) = scratch.split_at(value_bytes);
+        let put = self.put(key, value);
+        self.scratch = scratch;
+        put
     }
 
     /// Takes a key away, if it is there.

@@ -22,8 +22,8 @@ pub struct Nearest<'a> {
     pub key: Vec<u8>,
     /// The value.
     pub value: Value<'a>,
-    /// Whether one right before it is known to begin likewise: one that stands in the same page. Where this is false
-    /// there may be one all the same.
+    /// Whether one right before the key that was asked for is known to begin likewise. Where this is false there may be
+    /// one all the same.
     pub follows_another: bool,
 }
 

@@ -250,6 +250,14 @@ fn a_forged_root_is_told_and_nothing_panics() {
         run(u32::MAX - 1, 9000),
         run(0, 4096),
         run(5, 16 << 20),
+        RunRef {
+            checksum: Checksum::of(b""),
+            ..run(0, 0)
+        },
+        RunRef {
+            checksum: Checksum::of(b""),
+            ..run(u32::MAX, 0)
+        },
     ] {
         let disk = disk.twin();
         let value = Cell::Reference(run.encode());

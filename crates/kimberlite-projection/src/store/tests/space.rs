@@ -314,3 +314,23 @@ fn histories_that_grow_among_others_leave_full_pages_behind() {
         );
     }
 }
+
+#[test]
+fn a_value_takes_its_memory_once_however_it_is_put() {
+    for bytes in [5_000, 1_000_000] {
+        let fixture = Fixture::simulated();
+        let mut store = fixture.create();
+        let mut transaction = store.write();
+        transaction
+            .put_with(
+                |to| to.extend_from_slice(b"key"),
+                |to| to.resize(to.len() + bytes, 1),
+            )
+            .unwrap();
+        transaction.commit(at(1)).unwrap();
+        let pending = store.pending_bytes();
+        assert!((bytes..bytes + 1_000).contains(&pending), "{pending}");
+        let found = store.snapshot();
+        assert_eq!(found.find(b"key").unwrap().unwrap().len(), bytes);
+    }
+}

@@ -140,6 +140,16 @@ impl<'s> TreeCursor<'s> {
         }
     }
 
+    /// Passes the entry whose [`key`](Self::key) was read last.
+    pub(crate) fn skip(&mut self, way: Way) {
+        if let Some(leaf) = self.path.last_mut() {
+            match way {
+                Way::Forward => leaf.index += 1,
+                Way::Backward => leaf.index -= 1,
+            }
+        }
+    }
+
     #[inline]
     fn entry(&mut self, index: usize) -> Result<Entry<'_, 's>, StoreError> {
         self.read_key(index);
