@@ -447,7 +447,7 @@ impl Store {
 
     /// Bytes of memory that hold what was committed since the last flush, with what is being flushed.
     pub fn pending_bytes(&self) -> usize {
-        self.shared.current().recent.bytes_from(0)
+        self.shared.current().recent.bytes()
     }
 
     /// Begins a commit.

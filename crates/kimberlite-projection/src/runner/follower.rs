@@ -184,7 +184,7 @@ impl Task {
             }
             Err(error) => {
                 // What is damaged is rebuilt by the next step.
-                let is_rebuilt = work.has_to_rebuild(&error);
+                let is_rebuilt = work.has_to_rebuild(Some(&error));
                 let stopped = Arc::new(error);
                 self.tell(work, (!is_rebuilt).then(|| Arc::clone(&stopped)));
                 drop(held);

@@ -111,13 +111,22 @@ impl Work {
         self.target.readable()
     }
 
-    /// Whether it begins anew with the next step because of an error: because something is damaged.
-    pub(super) fn has_to_rebuild(&mut self, error: &Stopped) -> bool {
-        let is_told = matches!(error, Stopped::Target(TargetError::Damaged { .. }));
-        let is_damaged = is_told || self.target.is_damaged();
-        if !is_damaged || self.rebuilds >= REBUILDS_MAX {
+    /// Whether something is damaged, by what an error tells or because whoever reads has found it.
+    fn is_damaged(&self, error: Option<&Stopped>) -> bool {
+        let is_told = matches!(error, Some(Stopped::Target(TargetError::Damaged { .. })));
+        is_told || self.target.is_damaged()
+    }
+
+    /// Whether it begins anew with the next step because something is damaged, which has not been so too often.
+    pub(super) fn has_to_rebuild(&mut self, error: Option<&Stopped>) -> bool {
+        if !self.is_damaged(error) || self.rebuilds >= REBUILDS_MAX {
             return false;
         }
+        tracing::warn!(
+            projection = self.named.name,
+            error = error.map(|error| error as &dyn std::error::Error),
+            "a projection is damaged and is rebuilt"
+        );
         self.rebuilds += 1;
         self.is_lost = true;
         true
@@ -142,21 +151,11 @@ impl Work {
     pub(super) fn step(&mut self) -> Result<bool, Stopped> {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.step_or_fail()));
         let stepped = stepped.unwrap_or(Err(Stopped::Panicked));
-        // Whoever reads it may have found damage, too.
-        let is_told = matches!(stepped, Err(Stopped::Target(TargetError::Damaged { .. })));
-        let is_damaged = is_told || self.target.is_damaged();
-        if is_damaged && self.rebuilds < REBUILDS_MAX {
-            let error = stepped.err();
-            tracing::warn!(
-                projection = self.named.name,
-                error = error.as_ref().map(|error| error as &dyn std::error::Error),
-                "a projection is damaged and is rebuilt"
-            );
-            self.rebuilds += 1;
+        if self.has_to_rebuild(stepped.as_ref().err()) {
             self.rebuild()?;
             return Ok(true);
         }
-        if !is_damaged && matches!(stepped, Ok(false)) {
+        if matches!(stepped, Ok(false)) && !self.is_damaged(None) {
             self.rebuilds = 0;
         }
         stepped

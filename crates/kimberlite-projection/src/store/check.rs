@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::cache::PageCache;
 use super::error::StoreError;
-use super::flush::lock;
 use super::node::Slot;
 use super::page::{PageId, RunRef};
 use super::pages::{Access, Pages};
 use super::sealing::Kind;
+use super::space::lock;
 use super::tree::{Node, Root};
 use super::{Store, Version};
 

@@ -17,7 +17,7 @@
 //!
 //! * **Invariant:** one flush of a store is under way at most, and none when its writer is gone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use kimberlite_disk::{DiskError, DiskFile};
 
@@ -26,7 +26,7 @@ use super::page::PageId;
 use super::page_writer::PageWriter;
 use super::pages::{Access as PageAccess, Pages};
 use super::sealing::Sealer;
-use super::space::{PageMap, Space};
+use super::space::{PageMap, Space, lock};
 use super::superblock::Superblock;
 use super::tree::{Change, Root, Tally};
 use super::{Identity, Store, Version, tree};
@@ -140,10 +140,6 @@ impl Writing {
         };
         Ok((superblock, tally))
     }
-}
-
-pub(super) fn lock(space: &Mutex<Space>) -> MutexGuard<'_, Space> {
-    space.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn write_superblock(file: &dyn DiskFile, superblock: &Superblock) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! Writes pages to places that nothing points to.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use kimberlite_crypto::InternalHasher;
@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::page::{BODY_BYTES, Checksum, PAGE_BYTES, Page, PageId, PageRef, RunRef, pages_of};
 use super::pages::Pages;
 use super::sealing::{Kind, Sealer};
-use super::space::{PageMap, Space};
+use super::space::{PageMap, Space, lock};
 
 /// Pages that are written at once.
 const BATCH_PAGES: usize = 256;
@@ -82,7 +82,8 @@ impl<'a> PageWriter<'a> {
         let mut hasher = InternalHasher::new();
         for (place, part) in (first.get()..).zip(value.chunks(BODY_BYTES)) {
             let mut page = [0; PAGE_BYTES];
-            fill(&mut page, 0, part);
+            let (beginning, _) = page.split_at_mut(part.len());
+            beginning.copy_from_slice(part);
             hasher.update(self.write_page(PageId::new(place), kind, &page, part.len())?);
         }
         Ok(RunRef {
@@ -95,16 +96,16 @@ impl<'a> PageWriter<'a> {
     /// Writes which pages are taken, once everything else is written: those of `map`, and what was taken to write.
     pub(crate) fn write_space(&mut self, mut map: PageMap) -> Result<RunRef, StoreError> {
         let first = loop {
-            let count = self.space().count();
+            let count = lock(self.space).count();
             let pages = pages_of(PageMap::encoded_bytes(count));
-            let taken = self.space().take_run(pages, self.flush);
+            let taken = lock(self.space).take_run(pages, self.flush);
             if let Some(first) = taken {
                 self.taken.push((first, pages));
                 break first;
             }
             self.grow(pages)?;
         };
-        let count = self.space().count();
+        let count = lock(self.space).count();
         for (first, pages) in &self.taken {
             map.add(*first, *pages);
         }
@@ -127,17 +128,13 @@ impl<'a> PageWriter<'a> {
         self.taken
     }
 
-    fn space(&self) -> MutexGuard<'a, Space> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take(&mut self, pages: u32) -> Result<PageId, StoreError> {
-        let taken = self.space().take_run(pages, self.flush);
+        let taken = lock(self.space).take_run(pages, self.flush);
         let first = if let Some(first) = taken {
             first
         } else {
             self.grow(pages)?;
-            let taken = self.space().take_run(pages, self.flush);
+            let taken = lock(self.space).take_run(pages, self.flush);
             taken.expect("the file has grown by as many pages")
         };
         self.taken.push((first, pages));
@@ -147,7 +144,7 @@ impl<'a> PageWriter<'a> {
     /// Nobody else makes the file longer: one flush runs at a time.
     fn grow(&mut self, pages: u32) -> Result<(), StoreError> {
         let (from, to) = {
-            let space = self.space();
+            let space = lock(self.space);
             (space.count(), space.grown_count(pages))
         };
         let to = to.ok_or_else(|| StoreError::OutOfPages {
@@ -155,7 +152,7 @@ impl<'a> PageWriter<'a> {
         })?;
         let range = PageId::new(from).offset()..PageId::new(to).offset();
         self.file.allocate(range)?;
-        self.space().grow_to(to);
+        lock(self.space).grow_to(to);
         Ok(())
     }
 
@@ -190,11 +187,4 @@ impl<'a> PageWriter<'a> {
         sealer.seal(place, kind, stored);
         Ok(stored)
     }
-}
-
-fn fill(page: &mut Page, at: usize, bytes: &[u8]) {
-    let place = page.get_mut(at..at + bytes.len());
-    place
-        .expect("a reference stands in its page")
-        .copy_from_slice(bytes);
 }

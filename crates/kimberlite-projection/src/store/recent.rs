@@ -62,10 +62,9 @@ impl Recent {
         self.runs.is_empty()
     }
 
-    /// Bytes of memory of the runs from `first` on.
-    pub(crate) fn bytes_from(&self, first: usize) -> usize {
-        let runs = self.runs.get(first..).unwrap_or_default();
-        runs.iter().map(|run| run.bytes()).sum()
+    /// Bytes of memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.runs.iter().map(|run| run.bytes()).sum()
     }
 
     /// All of it as one run.

@@ -8,6 +8,8 @@
 //!    when the page had been written already. So a version that is held for long keeps its own pages
 //!    and none of those that came and went since.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use super::page::PageId;
 
 const WORD_BITS: usize = 64;
@@ -45,6 +47,11 @@ pub(crate) struct Space {
     /// Where the search for a page goes on.
     next: u32,
     given: Vec<Given>,
+}
+
+/// Nothing of ours panics while it is held.
+pub(crate) fn lock(space: &Mutex<Space>) -> MutexGuard<'_, Space> {
+    space.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Space {
@@ -251,8 +258,7 @@ impl Space {
     }
 }
 
-/// The pages that one state of a store points to. It stays that while pages are taken and given back for states
-/// behind it.
+/// The pages that one state of a store points to.
 #[derive(Debug)]
 pub(crate) struct PageMap {
     words: Vec<u64>,

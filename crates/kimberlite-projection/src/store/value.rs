@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::cache::HeldPage;
-use super::page::Page;
 
 /// A value of a store. A slice of the file where that is mapped, else of a page in memory, which stays for as
 /// long as the value does.
@@ -40,10 +39,6 @@ enum Held<'a> {
 impl<'a> Value<'a> {
     pub(crate) const fn borrowed(bytes: &'a [u8]) -> Self {
         Self(Held::Borrowed(bytes))
-    }
-
-    pub(crate) fn of_page(page: &'a Page, range: Range<usize>) -> Self {
-        Self(Held::Borrowed(page.get(range).unwrap_or_default()))
     }
 
     pub(crate) const fn copied(page: Arc<HeldPage>, range: Range<usize>) -> Self {

@@ -34,16 +34,21 @@ fn is_stored(disk: &SimulatedDisk) -> bool {
     files.any(|path| path.ends_with("_streams/store"))
 }
 
-#[test]
-fn a_forked_process_leaves_the_store_alone() {
-    static PROCESS: AtomicU32 = AtomicU32::new(7);
-    let disk = SimulatedDisk::new(1);
-    let builder = small(&disk).process_id(|| PROCESS.load(Ordering::Relaxed));
-    let db = builder.open().unwrap();
+/// A tenant of 48 events with a store of runs, of which eight are behind its checkpoint.
+fn with_store(disk: &SimulatedDisk, process_id: fn() -> u32) -> (Database, Tenant) {
+    let db = small(disk).process_id(process_id).open().unwrap();
     let tenant = db.tenant("t").unwrap();
     append(&tenant, 40).unwrap();
     tenant.checkpoint().unwrap();
     append(&tenant, 8).unwrap();
+    (db, tenant)
+}
+
+#[test]
+fn a_forked_process_leaves_the_store_alone() {
+    static PROCESS: AtomicU32 = AtomicU32::new(7);
+    let disk = SimulatedDisk::new(1);
+    let (db, tenant) = with_store(&disk, || PROCESS.load(Ordering::Relaxed));
     // Taken in, and not flushed.
     let last = Position::new(tenant.durable_position().get() - 1);
     tenant.inner().shown.runs().take_in(last);
@@ -60,12 +65,7 @@ fn a_forked_process_leaves_the_store_alone() {
 fn a_forked_process_that_is_misled_removes_nothing() {
     static PROCESS: AtomicU32 = AtomicU32::new(7);
     let disk = SimulatedDisk::new(1);
-    let builder = small(&disk).process_id(|| PROCESS.load(Ordering::Relaxed));
-    let db = builder.open().unwrap();
-    let tenant = db.tenant("t").unwrap();
-    append(&tenant, 40).unwrap();
-    tenant.checkpoint().unwrap();
-    append(&tenant, 8).unwrap();
+    let (_db, tenant) = with_store(&disk, || PROCESS.load(Ordering::Relaxed));
     PROCESS.store(8, Ordering::Relaxed);
     let ops = disk.ops();
     let (_, number) = tenant.inner().shown.runs().view().unwrap();

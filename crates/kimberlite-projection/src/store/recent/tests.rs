@@ -116,7 +116,7 @@ fn few_runs_hold_many_commits() {
         assert!(recent.len() <= 10, "{key}: {}", recent.len());
     }
     // The entries, their bytes, and what a chunk and a list of them take.
-    let bytes = recent.bytes_from(0);
+    let bytes = recent.bytes();
     assert!((10_000 * 46..10_000 * 200).contains(&bytes), "{bytes}");
 }
 
@@ -124,7 +124,7 @@ fn few_runs_hold_many_commits() {
 fn long_values_take_memory_too() {
     let changes = Model::from([(b"k".to_vec(), Some(vec![0; 100_000]))]);
     let recent = Recent::default().with(run_of(&changes), 0);
-    let bytes = recent.bytes_from(0);
+    let bytes = recent.bytes();
     assert!((100_000..101_000).contains(&bytes), "{bytes}");
 }
 

@@ -5,7 +5,6 @@ use super::read::Node;
 use crate::store::cursor::{Entry, Way};
 use crate::store::error::StoreError;
 use crate::store::pages::Pages;
-use crate::store::value::Value;
 
 /// A place between two entries of a tree, or before the first or behind the last.
 #[derive(Debug)]
@@ -154,10 +153,7 @@ impl<'s> TreeCursor<'s> {
     fn entry(&mut self, index: usize) -> Result<Entry<'_, 's>, StoreError> {
         self.read_key(index);
         let step = self.path.last().expect("an entry is in a leaf");
-        let value = match step.node.borrowed_value(index) {
-            Some(bytes) => Value::borrowed(bytes),
-            None => step.node.value(self.pages, index)?,
-        };
+        let value = step.node.value(self.pages, index)?;
         Ok(Entry {
             key: &self.key,
             value,

@@ -45,21 +45,19 @@ impl<'a> Node<'a> {
         Self::load(pages, place, self.layout.level - 1)
     }
 
-    /// The value of entry `index` of a leaf, where that stands in a page that is borrowed: mostly, and then nothing is as
-    /// fast.
+    /// The value of entry `index` of a leaf.
     #[inline]
-    pub(crate) fn borrowed_value(&self, index: usize) -> Option<&'a [u8]> {
-        let Handle::Borrowed(page) = self.handle else {
-            return None;
-        };
-        match self.layout.slot(page, index)? {
-            Slot::Inline(bytes) => Some(bytes),
-            Slot::Run(_) => None,
+    pub(crate) fn value(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
+        if let Handle::Borrowed(page) = self.handle
+            && let Some(Slot::Inline(bytes)) = self.layout.slot(page, index)
+        {
+            return Ok(Value::borrowed(bytes));
         }
+        self.value_elsewhere(pages, index)
     }
 
-    /// The value of entry `index` of a leaf.
-    pub(crate) fn value(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
+    /// The same where it does not stand in a page that is borrowed.
+    fn value_elsewhere(&self, pages: &Pages, index: usize) -> Result<Value<'a>, StoreError> {
         let missing = || pages.damaged(PageId::new(0), "has no such entry");
         let page = self.handle.page();
         match self.layout.slot(page, index).ok_or_else(missing)? {
@@ -68,7 +66,7 @@ impl<'a> Node<'a> {
                 let at = self.layout.value_at(page, index).ok_or_else(missing)?;
                 let range = at..at + bytes.len();
                 Ok(match &self.handle {
-                    Handle::Borrowed(page) => Value::of_page(page, range),
+                    Handle::Borrowed(page) => Value::borrowed(page.get(range).unwrap_or_default()),
                     Handle::Copied(page) => Value::copied(Arc::clone(page), range),
                 })
             }
