@@ -113,7 +113,7 @@ impl Writing {
             let run = version.recent.to_run();
             let changes: Vec<Change<'_>> = run.iter().collect();
             root = tree::apply(
-                (&version.pages, writer),
+                (&version.pages, &map, writer),
                 root.as_ref(),
                 &changes,
                 &mut tally,

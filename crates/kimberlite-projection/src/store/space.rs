@@ -265,6 +265,10 @@ pub(crate) struct PageMap {
 }
 
 impl PageMap {
+    pub(crate) fn holds(&self, page: PageId) -> bool {
+        page.get() >= FIRST_PAGE && is_set(&self.words, page.get())
+    }
+
     /// Removes pages that the state no longer points to; `false` when it did not.
     #[must_use]
     pub(crate) fn remove(&mut self, first: PageId, pages: u32) -> bool {
@@ -272,7 +276,7 @@ impl PageMap {
             return false;
         };
         (first.get()..end).all(|page| {
-            let was_there = page >= FIRST_PAGE && is_set(&self.words, page);
+            let was_there = self.holds(PageId::new(page));
             set(&mut self.words, page, false);
             was_there
         })

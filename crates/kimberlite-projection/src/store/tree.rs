@@ -17,6 +17,7 @@ use super::page::{BODY_BYTES, PageId, PageRef, RunRef};
 use super::page_writer::PageWriter;
 use super::pages::Pages;
 use super::recent::Held;
+use super::space::PageMap;
 use super::superblock::Superblock;
 
 mod branch;
@@ -88,9 +89,10 @@ impl Tally {
     }
 }
 
-/// Applies changes, in order of their keys and each key once, writes what is new, and returns the new root.
+/// Applies changes, in order of their keys and each key once, writes what is new, and returns the new root. Every page of
+/// the tree that is read for it is one of `map`, so none of them is taken to be written meanwhile.
 pub(crate) fn apply(
-    (pages, writer): (&Pages, &mut PageWriter<'_>),
+    (pages, map, writer): (&Pages, &PageMap, &mut PageWriter<'_>),
     root: Option<&Root>,
     changes: &[Change<'_>],
     tally: &mut Tally,
@@ -102,6 +104,7 @@ pub(crate) fn apply(
     let separators = Bump::new();
     let mut editor = Editor {
         pages,
+        map,
         writer,
         tally,
         separators: &separators,
@@ -135,6 +138,7 @@ pub(crate) fn apply(
 
 struct Editor<'a, 'w, 's> {
     pages: &'a Pages,
+    map: &'a PageMap,
     writer: &'a mut PageWriter<'w>,
     tally: &'a mut Tally,
     /// Keys that live as long as the walk.
@@ -143,7 +147,25 @@ struct Editor<'a, 'w, 's> {
     scratch: Bump,
 }
 
-impl<'s> Editor<'_, '_, 's> {
+impl<'a, 's> Editor<'a, '_, 's> {
+    /// Loads a node of the tree that was there before.
+    fn load(&self, place: PageRef, level: u8) -> Result<Node<'a>, StoreError> {
+        // Who can write checksums can point to a page that is free, which would be written while it is read.
+        if !self.map.holds(place.page) {
+            return Err(self.pages.damaged(place.page, "is used and not taken"));
+        }
+        Node::load(self.pages, place, level)
+    }
+
+    /// What is in a node, if that can be read.
+    fn node<'n>(&'n self, child: &'n Child, level: u8) -> Result<Option<Node<'n>>, StoreError> {
+        match child {
+            Child::Stored(place) => self.load(*place, level).map(Some),
+            Child::Written(_) => Ok(None),
+            Child::Made(node) => Ok(Some(node.node())),
+        }
+    }
+
     /// Applies changes to a node; also says whether what comes of it is short: holds less than before, and could do with
     /// what one beside it has. What is small because it is new is left to grow.
     fn apply(
@@ -152,7 +174,7 @@ impl<'s> Editor<'_, '_, 's> {
         level: u8,
         changes: &[Change<'_>],
     ) -> Result<(Outcome<'s>, bool), StoreError> {
-        let node = Node::load(self.pages, place, level)?;
+        let node = self.load(place, level)?;
         let outcome = if level == 0 {
             self.apply_to_leaf(&node, changes)?
         } else {
@@ -195,7 +217,7 @@ impl<'s> Editor<'_, '_, 's> {
             Child::Written(_) => return Ok(None),
             Child::Stored(place) => *place,
         };
-        let node = Node::load(self.pages, place, level)?;
+        let node = self.load(place, level)?;
         if node.layout.count > 1 {
             return Ok(None);
         }

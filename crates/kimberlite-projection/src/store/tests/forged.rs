@@ -173,6 +173,37 @@ fn pages_that_are_used_and_free_or_used_twice_are_told_and_nothing_panics() {
 }
 
 #[test]
+fn pages_that_are_free_by_a_forged_map_are_not_written_while_they_are_read() {
+    let disk = SimulatedDisk::new(1);
+    disk.create_dir_all(Path::new("/p")).unwrap();
+    let mut store = Store::create(&disk, Path::new(STORE), identity(), COPIED).unwrap();
+    // More leaves than are written at once.
+    let changes: Vec<_> = (10_000..14_000_u64)
+        .map(|n| (n.to_string().into_bytes(), Some(vec![1; 400])))
+        .collect();
+    commit(&mut store, 1, &changes);
+    store.flush().unwrap();
+    let superblock = newest_superblock(&*store.file).unwrap();
+    drop(store);
+    let bytes = usize::try_from(superblock.space.bytes).unwrap();
+    let mut words = page_of(&disk, superblock.space.first)[..bytes].to_vec();
+    words.fill(0);
+    for page in (0..FIRST_PAGE).chain(superblock.space.first.get()..superblock.page_count) {
+        words[PageId::new(page).index() / 8] |= 1 << (page % 8);
+    }
+    disk.overwrite(STORE, superblock.space.first.offset(), &words);
+    let mut forged = superblock;
+    forged.space.checksum = Checksum::of(&words);
+    forge(&disk, &forged);
+    let mut store = Store::open(&disk, Path::new(STORE), identity(), COPIED).unwrap();
+    let before = disk.contents(STORE);
+    commit(&mut store, 2, &changes);
+    let told = store.flush();
+    assert!(matches!(told, Err(StoreError::Damaged { .. })), "{told:?}");
+    assert_eq!(disk.contents(STORE), before);
+}
+
+#[test]
 fn a_count_that_does_not_end_with_the_entries_is_told() {
     let (disk, superblock) = disk_with_store();
     for entries in [superblock.entries - 1, superblock.entries + 1] {

@@ -211,10 +211,11 @@ impl<'s> Editor<'_, '_, 's> {
                 node.place(0, place);
             }
         }
-        let Some((l, r)) = Option::zip(
-            left.child.node(self.pages, level)?,
-            right.child.node(self.pages, level)?,
-        ) else {
+        let nodes = (
+            self.node(&left.child, level)?,
+            self.node(&right.child, level)?,
+        );
+        let (Some(l), Some(r)) = nodes else {
             return Ok(None);
         };
         let bytes = |node: &Node<'_>| node.layout.bytes(node.handle.page());

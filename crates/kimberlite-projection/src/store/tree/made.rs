@@ -2,10 +2,9 @@
 
 use super::SPARSE_BYTES;
 use super::read::Node;
-use crate::store::error::StoreError;
 use crate::store::node::Layout;
 use crate::store::page::{Checksum, Page, PageId, PageRef};
-use crate::store::pages::{Handle, Pages};
+use crate::store::pages::Handle;
 
 /// Stands where the reference to a child will be once that has a page.
 pub(super) const NO_PAGE: PageRef = PageRef {
@@ -47,6 +46,13 @@ impl MadeNode {
         self.layout.bytes(&self.page)
     }
 
+    pub(super) fn node(&self) -> Node<'_> {
+        Node {
+            handle: Handle::Borrowed(&self.page),
+            layout: self.layout,
+        }
+    }
+
     /// Says where child `index` of a branch is.
     pub(super) fn place(&mut self, index: usize, place: PageRef) {
         let at = self.layout.value_at(&self.page, index);
@@ -67,21 +73,5 @@ impl Child {
     /// Whether it was made just now and could do with more entries.
     pub(super) fn is_sparse(&self) -> bool {
         self.made().is_some_and(|node| node.bytes() < SPARSE_BYTES)
-    }
-
-    /// What is in it, if that can be read.
-    pub(super) fn node<'n>(
-        &'n self,
-        pages: &'n Pages,
-        level: u8,
-    ) -> Result<Option<Node<'n>>, StoreError> {
-        match self {
-            Self::Stored(place) => Node::load(pages, *place, level).map(Some),
-            Self::Written(_) => Ok(None),
-            Self::Made(node) => Ok(Some(Node {
-                handle: Handle::Borrowed(&node.page),
-                layout: node.layout,
-            })),
-        }
     }
 }
